@@ -1,0 +1,216 @@
+"""The values that pass between the stages: plain frozen dataclasses over NumPy arrays.
+
+    Finding      one thing the scan has to say about one image (left out, or kept with a remark)
+    Manifest     the usable images: paths, labels, content hashes, given splits and groups
+    Split        which image is for development and which is locked away for the test
+    Features     what a backbone made of each image
+    Interval     an estimate with its confidence interval
+    Predictions  class probabilities of images, with what is known about them
+
+Nothing here reads files or imports anything heavier than NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNLABELLED = -1
+"""The label of an image whose class is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An estimate with its confidence interval.
+
+    Attributes:
+        estimate: the point estimate.
+        low: lower end.
+        high: upper end.
+        level: coverage that is aimed at (0.95 unless said).
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float = 0.95
+
+    def as_dict(self) -> dict[str, float]:
+        """`{"estimate", "low", "high", "level"}`, as in `result.json`."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} ({self.low:.3f}–{self.high:.3f})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing the scan has to say about one image.
+
+    Attributes:
+        image: path as the user would write it (relative to the data folder, or as in the manifest).
+        label: the class that was given, or None.
+        kind: a short stable word, such as `truncated`, `zero_byte`, `exact_duplicate`, `animated`.
+        reason: one sentence for people.
+        excluded: True where the image is left out of the fit, False where it stays and this is a remark.
+        duplicate_set: number of the set of identical images it belongs to, or None.
+        same_as: for a duplicate, the image that stands for the set.
+    """
+
+    image: str
+    label: str | None
+    kind: str
+    reason: str
+    excluded: bool
+    duplicate_set: int | None = None
+    same_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Manifest:
+    """The images that can be used, in a stable order (by relative path).
+
+    Attributes:
+        root: folder the paths are relative to.
+        images: (N,) paths relative to `root`, with `/`; absolute where an image lies elsewhere.
+        labels: int64 (N,), 0..K-1, or -1 where the image has no label.
+        class_names: K names, sorted.
+        hashes: uint8 (N, 32), the BLAKE3 hash of each file's bytes; an image is known by it.
+        given_splits: (N,) of "train", "val", "test" or "" where the data did not say.
+        groups: (N,) group names, "" where none was given; a group never straddles two splits.
+        sizes: int32 (N, 2), height and width in pixels after orientation.
+        source: what was understood, in words: "class folders", "CSV manifest", …
+    """
+
+    root: Path
+    images: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    hashes: NDArray[np.uint8]
+    given_splits: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    sizes: NDArray[np.int32]
+    source: str
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        lengths = {
+            "labels": len(self.labels), "hashes": len(self.hashes), "given_splits": len(self.given_splits),
+            "groups": len(self.groups), "sizes": len(self.sizes),
+        }  # fmt: skip
+        if any(length != n for length in lengths.values()):
+            raise ValueError(f"a manifest's columns have one entry per image: {n=} but {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def path(self, index: int) -> Path:
+        """Where image number `index` lies on this machine."""
+        return self.root / str(self.images[index])
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """int64 (K,): images per class."""
+        return np.bincount(self.labels[self.labels >= 0], minlength=self.num_classes).astype(np.int64)
+
+    def select(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Manifest:
+        """The same manifest with only some rows (indices or a mask); the classes stay."""
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            hashes=self.hashes[rows],
+            given_splits=self.given_splits[rows],
+            groups=self.groups[rows],
+            sizes=self.sizes[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Split:
+    """Who is for development and who is locked away.
+
+    Attributes:
+        development: int64 (n,), row numbers of the manifest that may be fitted and cross-validated on.
+        test: int64 (m,), row numbers touched once, at the end; empty where the estimate is by
+            cross-validation.
+        group_ids: int64 (N,), one number per row of the manifest: rows of one group (a given group, or exact
+            duplicates) share it.
+        reason: in words, why it was split this way.
+        leaks: findings about given splits that share a group or an identical image.
+    """
+
+    development: NDArray[np.int64]
+    test: NDArray[np.int64]
+    group_ids: NDArray[np.int64]
+    reason: str
+    leaks: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Features:
+    """What a backbone made of each image.
+
+    Attributes:
+        values: float16 (N, D), row for row with the manifest it was made from.
+        fingerprint: names the backbone, its weights, the transform and the precision.
+        num_forwarded: images that went through the backbone now; the others came from the cache.
+        seconds: wall time of the extraction.
+        failed: row numbers whose file could not be read any more (their values are zero and must not be used).
+    """
+
+    values: NDArray[np.float16]
+    fingerprint: str
+    num_forwarded: int
+    seconds: float
+    failed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def num_features(self) -> int:
+        return int(self.values.shape[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predictions:
+    """Class probabilities of images, with what is known about them.
+
+    Attributes:
+        images: (N,) paths.
+        pred_probs: float64 (N, K), rows sum to 1.
+        class_names: K names.
+        labels: int64 (N,) given labels, or None where none are known.
+        split: (N,) "train", "val", "test" or "", or None.
+        out_of_fold: bool (N,), True where the probabilities come from a model that never saw the image, or None.
+    """
+
+    images: Sequence[str] | NDArray[np.str_]
+    pred_probs: NDArray[np.float64]
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int64] | None = None
+    split: NDArray[np.str_] | None = None
+    out_of_fold: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """int64 (N,): the most probable class."""
+        return np.argmax(self.pred_probs, axis=1).astype(np.int64) if len(self) else np.empty(0, np.int64)
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """float64 (N,): the probability of the predicted class."""
+        return self.pred_probs.max(axis=1) if len(self) else np.empty(0, np.float64)
+
+
+JSON = dict[str, Any]
+"""A JSON object."""
