@@ -72,7 +72,8 @@ class Transform:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Transform:
         """The transform that `as_dict` described."""
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k != "decoder"}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+        fields.pop("decoder", None)
         return cls(**fields)
 
 
@@ -271,9 +272,7 @@ def _load(image: Image.Image, data: bytes) -> None:
     except Exception as error:
         text = _one_line(error)
         if "truncated" in text or "broken" in text or "unrecognized data stream" in text:
-            raise ImageError(
-                "truncated", f"it is cut off or damaged after {len(data):,} bytes ({text})"
-            ) from None
+            raise ImageError("truncated", f"it is cut off or damaged after {len(data):,} bytes ({text})") from None
         raise ImageError("corrupt", f"it cannot be decoded ({text})") from None
 
 
