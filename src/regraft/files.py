@@ -1,0 +1,58 @@
+"""Writing files so that a reader, or a crash, never sees half of one; and where the cache lies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def default_cache_dir() -> Path:
+    """`$REGRAFT_CACHE_DIR`, or the user's cache folder of this platform (`$XDG_CACHE_HOME/regraft` on Linux)."""
+    if given := os.environ.get("REGRAFT_CACHE_DIR"):
+        return Path(given).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("regraft")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; when the block succeeds it is fsynced and renamed onto `path`.
+
+    The rename is atomic on one file system (POSIX; also over NFS), so a crash leaves the old file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield aside
+        with aside.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        aside.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
+    with replacing(path) as aside:
+        aside.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically (UTF-8, indented; NaN is refused)."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
