@@ -24,7 +24,7 @@ from regraft.errors import ImageError
 MAX_PIXELS = 178_956_970
 """Larger images are taken for decompression bombs; Pillow's own limit for an error."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM", "JPEG2000")
 """What is decoded. An allow-list: Pillow's other parsers (EPS, PSD, FITS, …) are never handed a stranger's file."""
 
 EXTENSIONS: dict[str, str] = {
@@ -39,6 +39,7 @@ DECODER = "simplejpeg-dct+pillow/1"
 
 # Pillow warns from 89 to 179 million pixels and refuses above; MAX_PIXELS is checked here before any decoding.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+Image.init()  # Pillow registers most formats only on demand, and `formats=` must find them all
 cv2.setNumThreads(0)  # images are decoded on threads of ours; OpenCV's own would fight them for the cores
 
 ResizePolicy = Literal["crop", "squash", "pad"]
@@ -199,7 +200,7 @@ def _decode_jpeg(data: bytes, min_size: tuple[int, int] | None) -> NDArray[np.ui
             return None
         orientation = 1
         if b"Exif\x00\x00" in data[:65_536]:  # reading EXIF costs more than a small decode: look first
-            with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as image:
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
                 orientation = image.getexif().get(0x0112, 1)
         need_h, need_w = min_size if min_size is not None else (0, 0)
         pixels = simplejpeg.decode_jpeg(

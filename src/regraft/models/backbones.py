@@ -117,6 +117,11 @@ def offline_backbones() -> list[str]:
     return [name for name, packaged in PACKAGED.items() if (path := packaged.path()) is not None and path.is_file()]
 
 
+def build_with(name: str, weights: Path) -> nn.Module:
+    """timm's architecture without its classifier, in eval mode, with the weights of a file; imports torch."""
+    return _build(name, _load_weights(weights))
+
+
 def hash_file(path: Path) -> str:
     """BLAKE3 of a file's bytes, hex."""
     hasher = blake3()

@@ -1,0 +1,205 @@
+"""The bundle: a trained classifier as a folder of plain data. Nothing in it is executed on loading.
+
+    model/
+      config.json              class names, exact preprocessing, head, calibration, versions
+      head.safetensors         weight f32 (K, D), bias f32 (K,)
+      backbone.safetensors     the backbone's state dict, for PyTorch
+      backbone/model.xml,.bin  the backbone for OpenVINO, so that predicting needs no torch
+      README.md                a model card
+
+Loading checks every file against the hash that `config.json` records.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from regraft.errors import BundleError
+from regraft.files import write_bytes, write_json
+from regraft.images import Transform
+from regraft.models.backbones import Backbone, build_with, hash_file
+from regraft.types import JSON
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = "regraft-bundle/1"
+_HEAD, _BACKBONE, _IR = "head.safetensors", "backbone.safetensors", "backbone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Head:
+    """A solved linear head: logits = features @ weight.T + bias, probabilities = softmax(logits / temperature).
+
+    Attributes:
+        weight: float32 (K, D).
+        bias: float32 (K,); a logit adjustment, where one was chosen, is included.
+        temperature: of the calibration.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    temperature: float
+
+    def pred_probs(self, features: NDArray[np.float16] | NDArray[np.float32]) -> NDArray[np.float64]:
+        """float64 (N, K) of features (N, D), which are rounded to float16 first, as the cache rounds them."""
+        logits = features.astype(np.float16).astype(np.float32) @ self.weight.T + self.bias
+        scaled = logits.astype(np.float64) / self.temperature
+        scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
+        np.exp(scaled, out=scaled)
+        return np.asarray(scaled / scaled.sum(axis=1, keepdims=True), np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bundle:
+    """A trained classifier as loaded from its folder.
+
+    Attributes:
+        path: the folder.
+        class_names: K names, in the order of the head's rows.
+        transform: the exact preprocessing.
+        precision: of the backbone's arithmetic when the head was solved.
+        head: the classifier.
+        backbone: ready to be opened by an engine.
+        config: the whole of `config.json`.
+    """
+
+    path: Path
+    class_names: tuple[str, ...]
+    transform: Transform
+    precision: str
+    head: Head
+    backbone: Backbone
+    config: JSON
+
+
+def save_bundle(
+    folder: Path,
+    *,
+    class_names: tuple[str, ...],
+    transform: Transform,
+    precision: str,
+    head: Head,
+    backbone: Backbone,
+    backbone_files: Mapping[str, Path],
+    versions: Mapping[str, str],
+    details: JSON,
+    card: str,
+) -> None:
+    """Write a bundle.
+
+    Args:
+        folder: where; created.
+        class_names: K names.
+        transform: the exact preprocessing.
+        precision: of the features the head was solved on.
+        head: the solved head.
+        backbone: what made the features.
+        backbone_files: name in the bundle to file, such as {"backbone.safetensors": …, "backbone/model.xml": …}.
+        versions: of the packages that took part.
+        details: further facts for the record (strategy, strength, data version).
+        card: the model card, Markdown.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / _HEAD, save({"weight": head.weight, "bias": head.bias}))
+    for name, source in backbone_files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / name)
+    write_bytes(folder / "README.md", card.encode("utf-8"))
+    files = {name: hash_file(folder / name) for name in (_HEAD, *backbone_files)}
+    config = {
+        "format": FORMAT,
+        "class_names": list(class_names),
+        "transform": transform.as_dict(),
+        "precision": precision,
+        "head": {"temperature": head.temperature, "num_classes": len(class_names)},
+        "backbone": {
+            "name": backbone.name,
+            "source": backbone.source,
+            "weights_hash": backbone.weights_hash,
+            "num_features": backbone.num_features,
+            "num_parameters": backbone.num_parameters,
+        },
+        "details": details,
+        "versions": dict(versions),
+        "files": files,
+    }
+    write_json(folder / "config.json", config)  # last: a bundle without it is incomplete
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a bundle: a run folder, or the `model` folder in it. No code of the bundle is run.
+
+    Raises:
+        BundleError: it is missing, incomplete, damaged, or not a bundle.
+    """
+    folder = path / "model" if (path / "model" / "config.json").is_file() else path
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except OSError:
+        raise BundleError(f"a model is a run folder or its model/ folder: {str(path)!r} has no config.json") from None
+    except ValueError as error:
+        raise BundleError(f"the model {str(folder)!r} is damaged: config.json is not JSON ({error})") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise BundleError(f"the model {str(folder)!r} must have the format {FORMAT!r}: it has {found!r}")
+    _check_files(folder, config)
+    try:
+        transform = Transform.from_dict(config["transform"])
+        tensors = load_file(folder / _HEAD)
+        weight, bias = tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32)
+        class_names = tuple(str(name) for name in config["class_names"])
+        facts = config["backbone"]
+        if weight.shape != (len(class_names), facts["num_features"]) or bias.shape != (len(class_names),):
+            raise ValueError(f"head {weight.shape} does not fit {len(class_names)} classes")
+        return Bundle(
+            path=folder,
+            class_names=class_names,
+            transform=transform,
+            precision=str(config["precision"]),
+            head=Head(weight=weight, bias=bias, temperature=float(config["head"]["temperature"])),
+            backbone=_backbone(folder, facts, transform),
+            config=config,
+        )
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise BundleError(f"the model {str(folder)!r} is damaged: {type(error).__name__}: {error}") from None
+
+
+def _check_files(folder: Path, config: JSON) -> None:
+    files: Any = config.get("files")
+    if not isinstance(files, dict) or _HEAD not in files:
+        raise BundleError(f"the model {str(folder)!r} is damaged: config.json lists no files")
+    for name, digest in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleError(f"a model's files lie in its folder: {name!r} does not")
+        if not (folder / name).is_file():
+            raise BundleError(f"the model {str(folder)!r} is incomplete: {name} is missing")
+        if hash_file(folder / name) != digest:
+            raise BundleError(f"the model {str(folder)!r} is damaged: {name} is not what was saved")
+
+
+def _backbone(folder: Path, facts: JSON, transform: Transform) -> Backbone:
+    def build() -> nn.Module:
+        return build_with(str(facts["name"]), folder / _BACKBONE)
+
+    ir = folder / _IR
+    return Backbone(
+        name=str(facts["name"]),
+        source=str(facts["source"]),
+        weights_hash=str(facts["weights_hash"]),
+        num_features=int(facts["num_features"]),
+        num_parameters=int(facts["num_parameters"]),
+        transform=transform,
+        build=build,
+        ir=ir if (ir / "model.xml").is_file() else None,
+    )
