@@ -9,20 +9,27 @@ every JPEG that libjpeg-turbo objects to, goes through Pillow.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+import zlib
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from regraft.errors import ImageError
+from regraft.signatures import is_cut_short, refusal
 
 MAX_PIXELS = 178_956_970
 """Larger images are taken for decompression bombs; Pillow's own limit for an error."""
+
+LARGE_PIXELS = 20_000_000
+"""Larger images are decoded one at a time in a process: eight bombs at once would need 5 GB."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "PPM", "JPEG2000")
 """What is decoded. An allow-list: Pillow's other parsers (EPS, PSD, FITS, …) are never handed a stranger's file."""
@@ -39,8 +46,14 @@ DECODER = "simplejpeg-dct+pillow/1"
 
 # Pillow warns from 89 to 179 million pixels and refuses above; MAX_PIXELS is checked here before any decoding.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-Image.init()  # Pillow registers most formats only on demand, and `formats=` must find them all
+for _plugin in ("Avif", "Bmp", "Gif", "Jpeg", "Jpeg2K", "Png", "Ppm", "Tiff", "WebP"):
+    import_module(f"PIL.{_plugin}ImagePlugin")  # `formats=` needs them registered; Image.init() loads 40, slowly
 cv2.setNumThreads(0)  # images are decoded on threads of ours; OpenCV's own would fight them for the cores
+
+_one_at_a_time = threading.Lock()
+_ON_THEIR_SIDE = (5, 6, 7, 8)
+_PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
+"""Layouts that always become RGB; any other is tried by the scan."""
 
 ResizePolicy = Literal["crop", "squash", "pad"]
 
@@ -106,11 +119,18 @@ def inspect(data: bytes) -> ImageInfo:
     """
     with _open(data) as image:
         mode, fmt = image.mode, str(image.format)
-        frames = 1 if fmt == "MPO" else int(getattr(image, "n_frames", 1))
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        width, height = image.size[::-1] if turned else image.size
-        if not (fmt in ("JPEG", "MPO") and mode in ("RGB", "L") and _turbo_accepts(data)):
+        frames = _num_frames(image)
+        if fmt in ("JPEG", "MPO") and mode in ("RGB", "L") and _turbo_accepts(data):
+            width, height = image.size
+            orientation = _orientation(image)
+        else:
             _load(image, data)
+            width, height = image.size  # a TIFF is turned while it is loaded
+            orientation = _orientation(image)
+            if mode not in _PLAIN_MODES:
+                _checked_rgb(image, (255, 255, 255))
+    if orientation in _ON_THEIR_SIDE:
+        width, height = height, width
     return ImageInfo(format=fmt, mode=mode, height=height, width=width, num_frames=frames)
 
 
@@ -140,7 +160,8 @@ def decode(
             return pixels
     with _open(data) as image:
         _load(image, data)
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image), background))
+        orientation = _orientation(image)
+        return _orient(np.asarray(_checked_rgb(image, background)), orientation)
 
 
 def preprocess(data: bytes, transform: Transform) -> NDArray[np.uint8]:
@@ -199,10 +220,12 @@ def _decode_jpeg(data: bytes, min_size: tuple[int, int] | None) -> NDArray[np.ui
         if colorspace in ("CMYK", "YCCK") or height * width > MAX_PIXELS:
             return None
         orientation = 1
-        if b"Exif\x00\x00" in data[:65_536]:  # reading EXIF costs more than a small decode: look first
+        if _has_app1(data):  # reading EXIF costs more than a small decode: look first
             with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-                orientation = image.getexif().get(0x0112, 1)
+                orientation = _orientation(image)
         need_h, need_w = min_size if min_size is not None else (0, 0)
+        if orientation in _ON_THEIR_SIDE:
+            need_h, need_w = need_w, need_h
         pixels = simplejpeg.decode_jpeg(
             data, colorspace="RGB", min_height=min(need_h, height), min_width=min(need_w, width), strict=True
         )
@@ -213,7 +236,7 @@ def _decode_jpeg(data: bytes, min_size: tuple[int, int] | None) -> NDArray[np.ui
 
 def _orient(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Apply an EXIF orientation (1 to 8) to (H, W, C) pixels."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _ON_THEIR_SIDE:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
@@ -237,7 +260,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise _unidentified(data) from None
+        raise refusal(data) from None
     except Image.DecompressionBombError:
         raise ImageError("too_large", f"it has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:
@@ -250,20 +273,11 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _unidentified(data: bytes) -> ImageError:
-    head = data[:512].lstrip()
-    if head[:5].lower() == b"<?xml" or head[:4].lower() == b"<svg":
-        return ImageError("unsupported_format", "it is XML or SVG, which has no pixels")
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        return ImageError("unsupported_format", "it is HEIC, which is not decoded; convert it to JPEG")
-    for magic in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*"):
-        if data.startswith(magic):
-            return ImageError("corrupt", f"it begins like an image, but cannot be read ({len(data):,} bytes)")
-    return ImageError("not_an_image", "its content is not an image")
-
-
 def _load(image: Image.Image, data: bytes) -> None:
+    large = image.size[0] * image.size[1] > LARGE_PIXELS
     try:
+        if large:
+            _one_at_a_time.acquire()
         image.seek(0)
         image.load()
     except (MemoryError, Image.DecompressionBombError):
@@ -272,26 +286,93 @@ def _load(image: Image.Image, data: bytes) -> None:
         ) from None
     except Exception as error:
         text = _one_line(error)
-        if "truncated" in text or "broken" in text or "unrecognized data stream" in text:
-            raise ImageError("truncated", f"it is cut off or damaged after {len(data):,} bytes ({text})") from None
+        if is_cut_short(data) or any(word in text for word in ("truncated", "Truncated", "end of file", "EOF")):
+            raise ImageError("truncated", f"it is cut off or damaged within its {len(data):,} bytes ({text})") from None
         raise ImageError("corrupt", f"it cannot be decoded ({text})") from None
+    finally:
+        if large:
+            _one_at_a_time.release()
+
+
+def _num_frames(image: Image.Image) -> int:
+    """Frames or pages; 1 where they cannot be counted. The second picture of a camera's MPO is no frame."""
+    if image.format == "MPO":
+        return 1
+    try:
+        return max(1, int(getattr(image, "n_frames", 1)))
+    except Exception:  # a later frame is damaged; the first decides
+        return 1
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; damaged EXIF data are no reason to refuse the pixels."""
+    try:
+        found = image.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+    return int(found) if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _has_app1(data: bytes) -> bool:
+    """True where a JPEG has an APP1 segment (EXIF or XMP), by hopping over the segments before the pixels."""
+    at, end = 2, len(data) - 4
+    while at < end and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xE1:
+            return True
+        if marker == 0xDA:
+            return False
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
+
+
+def decoder_fingerprint() -> str:
+    """Short name of the decoding path and of the libraries it rests on."""
+    import PIL
+    import simplejpeg
+
+    versions = f"{DECODER} pillow-{PIL.__version__} simplejpeg-{simplejpeg.__version__} {MAX_PIXELS}"
+    return f"{zlib.crc32(versions.encode()):08x}"
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
+def _checked_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    try:
+        return _to_rgb(image, background)
+    except MemoryError:
+        raise ImageError("too_large", "its pixels need too much memory") from None
+    except Exception as error:
+        raise ImageError(
+            "unsupported_format", f"its pixel layout {image.mode} cannot become RGB ({_one_line(error)})"
+        ) from None
+
+
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Any of Pillow's pixel layouts as RGB; deeper ones are brought to 8 bits."""
+    """Any of Pillow's pixel layouts as RGB; deeper ones are brought to 8 bits.
+
+    16-bit values are taken at their word (65,535 is white); CMYK is converted without a colour profile, as Pillow does.
+    """
     mode = image.mode
     if mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
     if mode in ("I", "F"):
         return Image.fromarray(_to_8_bits(np.asarray(image, np.float64))).convert("RGB")
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or (mode in ("1", "L", "P", "RGB") and "transparency" in image.info):
+        if mode == "La":
+            image = image.convert("LA")
         rgba = image.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, (*background, 255))
         return Image.alpha_composite(canvas, rgba).convert("RGB")
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        turned = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        assert turned is not None
+        return turned
     return image.convert("RGB")
 
 
