@@ -165,7 +165,7 @@ def _prefixes(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def _digest(keys: NDArray[np.uint8], values: NDArray[np.float16]) -> str:
     hasher = blake3(np.ascontiguousarray(keys).data)
-    hasher.update(np.ascontiguousarray(values).data)
+    hasher.update(np.ascontiguousarray(values).view(np.uint8).data)
     return hasher.hexdigest()
 
 
