@@ -69,22 +69,20 @@ def write_rows(rows: Iterable[dict[str, Any]], path: Path) -> Path:
         write_json(path, list(rows))
     elif ending == ".csv":
         with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
-            table = csv.DictWriter(stream, COLUMNS)
-            table.writeheader()
-            table.writerows(rows)
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
     else:
         import pyarrow
         import pyarrow.parquet
 
         text, flag, score = pyarrow.string(), pyarrow.bool_(), pyarrow.float64()
-        types = {
-            name: flag if name.startswith("is_") else score if name.endswith("_score") else text for name in COLUMNS
-        }
+        types = {name: score if name.endswith("_score") else text for name in COLUMNS}
+        types |= {name: flag for name in COLUMNS if name.startswith("is_")}
         types["near_duplicate_set"] = pyarrow.int64()
+        table = pyarrow.Table.from_pylist(list(rows), pyarrow.schema(list(types.items())))
         with replacing(path) as aside:
-            pyarrow.parquet.write_table(
-                pyarrow.Table.from_pylist(list(rows), pyarrow.schema(list(types.items()))), aside
-            )
+            pyarrow.parquet.write_table(table, aside)
     return path
 
 

@@ -173,8 +173,8 @@ def _flat(root: Path, names: list[str], manifests: list[str]) -> DataError:
     where = printable_path(root)
     if len(manifests) == 1:
         return DataError(
-            f"a manifest must be named itself: {where} holds {printable(manifests[0])!r} beside {len(names) - 1:,} other "
-            f"files; use {printable_path(root / manifests[0])}"
+            f"a manifest must be named itself: {where} holds {printable(manifests[0])!r} beside {len(names) - 1:,} "
+            f"other files; use {printable_path(root / manifests[0])}"
         )
     if not names:
         return DataError(f"the data need images: {where} is empty; give {LAYOUTS}")

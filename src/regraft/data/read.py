@@ -123,21 +123,20 @@ def _scan(listing: Listing, examined: Examined, *, unlabelled: bool) -> Scan:
             findings += _remarks(listing, examined, row)
     similar, notes = similar_labels(listing, usable)
     findings += similar
-    for check in (
-        lambda rows: exact_duplicates(listing, examined.hashes, rows),
-        lambda rows: rare_classes(listing, rows),
-    ):
-        left_out = check(usable)
-        findings += left_out.values()
-        usable = [row for row in usable if row not in left_out]
+    copies = exact_duplicates(listing, examined.hashes, usable)
+    findings += copies.values()
+    usable = [row for row in usable if row not in copies]
+    too_few = rare_classes(listing, usable)
+    findings += too_few.values()
+    usable = [row for row in usable if row not in too_few]
     usable.sort(key=lambda row: listing.images[row])
-    counts = np.bincount(examined.formats[usable], minlength=len(examined.format_names)) if usable else []
+    counts = np.bincount(examined.formats[usable], minlength=len(examined.format_names)).tolist()
     return Scan(
         manifest=_manifest(listing, examined, usable),
         findings=tuple(sorted(findings, key=lambda found: (not found.excluded, found.kind, found.image))),
         num_files=len(set(listing.images)),
         source=listing.source,
-        formats={name: int(count) for name, count in zip(examined.format_names, counts, strict=False) if count},
+        formats={name: count for name, count in zip(examined.format_names, counts, strict=True) if count},
         seconds=0.0,
         num_decoded=examined.num_decoded,
         notes=(*listing.notes, *notes),

@@ -22,9 +22,9 @@ def split(manifest: Manifest, *, test: float | Literal["auto"] = "auto", seed: i
     """Divide the images: stratified by class, groups and identical images together, by content and seed alone.
 
     Splits that the data give are respected: their test split is the test; without one, their validation split is
-    (cross-validation needs none); with both, the validation split joins development. Otherwise `auto` locks a fifth away where
-    that makes a test set of at least 500 groups and 20 a class (a group: images that belong together, mostly one),
-    and else leaves the estimate to cross-validation. A class that is in the test is always in development too.
+    (cross-validation needs none); with both, the validation split joins development. Otherwise `auto` locks a fifth
+    away where that makes a test set of at least 500 groups and 20 a class (a group: images that belong together,
+    mostly one), and else leaves the estimate to cross-validation. A class in the test is always in development too.
 
     Args:
         manifest: the usable images, labelled.
@@ -92,8 +92,8 @@ def _drawn(manifest: Manifest, group_ids: NDArray[np.int64], test: float | Liter
         units = "images" if num_groups == n else "groups"
         if held < needed:
             reason = (
-                f"no test set: a fifth of {num_groups:,} {units} is {held:,.0f}, and at least {needed:,} are needed for "
-                f"{num_classes} classes; repeated cross-validation gives the estimate"
+                f"no test set: a fifth of {num_groups:,} {units} is {held:,.0f}, and at least {needed:,} are needed "
+                f"for {num_classes} classes; repeated cross-validation gives the estimate"
             )
             return Split(development=rows, test=rows[:0], group_ids=group_ids, reason=reason)
         share, why = (
@@ -134,10 +134,13 @@ def _given(manifest: Manifest, group_ids: NDArray[np.int64]) -> Split:
     if counts["test"]:
         locked, reason = "test", f"the given test split ({counts['test']:,} images) is locked away"
         if counts["val"]:
-            reason += f"; the given validation split ({counts['val']:,}) joins development, because cross-validation needs none"
+            reason += f"; the validation split ({counts['val']:,}) joins development: cross-validation needs none"
     else:
         locked = "val"
-        reason = f"the data give no test split, so the given validation split ({counts['val']:,} images) is locked away as the test set"
+        reason = (
+            f"the data give no test split, so the given validation split ({counts['val']:,} images) is locked away "
+            f"as the test set"
+        )
     if counts[""]:
         reason += f"; {counts['']:,} images without a split join development"
     in_test = given == locked
@@ -154,7 +157,8 @@ def _given(manifest: Manifest, group_ids: NDArray[np.int64]) -> Split:
     unknown = in_test & ~np.isin(manifest.labels, manifest.labels[development])
     if unknown.any():
         names = sorted({manifest.class_names[label] for label in manifest.labels[unknown]})
-        reason += f"; {int(unknown.sum()):,} test images of classes that development lacks ({', '.join(names[:3])}) were left out"
+        shown = ", ".join(names[:3])
+        reason += f"; {int(unknown.sum()):,} test images of classes that development lacks ({shown}) were left out"
     findings += [
         _finding(
             manifest, int(row), "test_only_class", f"its class is in the {locked} split alone; it was left out", True

@@ -159,7 +159,7 @@ def _splits(path: Path, values: Sequence[Any]) -> list[str]:
     if unknown:
         shown = ", ".join(repr(printable(text)) for text in unknown[:5])
         raise DataError(
-            f"a split must be train, val or test: {printable_path(path)} has {shown}{nearest(unknown[0], SPLIT_WORDS)}; "
-            f"mend the column or name another with split_column"
+            f"a split must be train, val or test: {printable_path(path)} has {shown}"
+            f"{nearest(unknown[0], SPLIT_WORDS)}; mend the column or name another with split_column"
         )
     return [SPLIT_WORDS[text] if text else "" for text in texts]

@@ -92,7 +92,7 @@ def examine(
         progress: called from this thread with (files done, files in all).
     """
     total = len(paths)
-    format_names = ("", *images.FORMATS)
+    format_names = ("", *images.FORMATS, "MPO")
     codes = {name: code for code, name in enumerate(format_names)}
     result = Examined(
         hashes=np.zeros((total, 32), np.uint8),
