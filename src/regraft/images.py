@@ -264,7 +264,8 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError("too_large", f"it has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:
-        raise ImageError("corrupt", f"its header cannot be read ({_one_line(error)})") from None
+        kind = "truncated" if is_cut_short(data) else "corrupt"
+        raise ImageError(kind, f"its header cannot be read ({_one_line(error)})") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError("too_large", f"it has {width:,} x {height:,} pixels, the limit is {MAX_PIXELS:,}")

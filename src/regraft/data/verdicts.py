@@ -165,6 +165,8 @@ def read_file(path: str) -> bytes:
                 if head and not looks_like_image(head):
                     raise ImageError("not_an_image", "neither its name nor its content is an image's")
             return head + stream.readall()
+    except ImageError:  # is a ValueError too
+        raise
     except FileNotFoundError:
         raise ImageError("vanished", "it went away while the data were scanned") from None
     except IsADirectoryError:
