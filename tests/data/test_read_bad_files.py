@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from drawn import BAD_CONTENT, draw_bad_files, draw_folder, jpeg, png
 
+from drawn import BAD_CONTENT, draw_bad_files, draw_folder, jpeg, png
 from regraft.data import KINDS, read, write_issues
 from regraft.data import verdicts as verdicts_module
 from regraft.data.kinds import BAD_FILES, LEFT_OUT, REMARKS
