@@ -1,8 +1,10 @@
 """The measures of a classifier, from labels and class probabilities.
 
-evaluate_predictions   accuracy, balanced accuracy, macro-F1, log loss, ECE, per class, confusion matrix
-baseline               the same for always answering the most frequent class
-reliability_bins       confidence against accuracy, for the reliability curve
+    evaluate_predictions   accuracy, balanced accuracy, macro-F1, log loss, ECE, per class, confusion matrix
+    baseline               the same for always answering the most frequent class
+    reliability_bins       confidence against accuracy, for the reliability curve
+
+Predictions must be out of sample: on rows a model was fitted on, every number flatters.
 """
 
 from __future__ import annotations

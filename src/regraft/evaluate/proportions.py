@@ -54,24 +54,33 @@ def effective_size(
     return size * (normal_quantile(level) / student_quantile(level, num_groups - 1)) ** 2
 
 
-def mean_of_proportions(
+def mean_size(
     shares: NDArray[np.float64],
-    lows: NDArray[np.float64],
-    highs: NDArray[np.float64],
+    sizes: NDArray[np.float64],
     correlation: NDArray[np.float64],
-) -> tuple[float, float]:
-    """Interval of the mean of K estimates from their own intervals: MOVER (Zou & Donner 2008).
+    slopes: NDArray[np.float64],
+    mean: float,
+) -> float:
+    """Effective size of the mean of K functions of proportions, for `wilson`: mean (1 - mean) / its variance.
+
+    A class whose few images are all right shows no variance of its own, so each proportion is first drawn towards
+    the pooled one as if two rows of that had been added (Agresti & Coull 1998 add four of 1/2).
 
     Args:
-        shares, lows, highs: (K,).
+        shares, sizes: (K,) the proportions and their effective sizes.
         correlation: (K, K) of the estimates.
+        slopes: (K,) derivative of each function at its proportion; 1 for a plain mean.
+        mean: of the functions' values.
     """
-    below, above = shares - lows, highs - shares
-    k, mean = len(shares), float(shares.mean())
-    return (
-        mean - sqrt(max(0.0, float(below @ correlation @ below))) / k,
-        mean + sqrt(max(0.0, float(above @ correlation @ above))) / k,
-    )
+    sizes = np.maximum(sizes, 1.0)  # a class seen in one group only is one observation, not the end of all knowledge
+    pooled = float((shares * sizes).sum() / sizes.sum())
+    drawn = (shares * sizes + 2 * pooled) / (sizes + 2)
+    errors = slopes * np.sqrt(drawn * (1 - drawn) / sizes)
+    variance = max(0.0, float(errors @ correlation @ errors)) / len(shares) ** 2
+    spread = mean * (1 - mean)
+    if variance > 0 and spread > 0:
+        return spread / variance
+    return float(len(shares) ** 2 / (1 / sizes).sum())  # everything right, or everything wrong
 
 
 def normal_quantile(level: float) -> float:
