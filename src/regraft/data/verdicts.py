@@ -123,6 +123,7 @@ def examine(
                 result.sizes[row] = verdict.height, verdict.width
                 result.formats[row] = codes.get(verdict.format, 0)
                 result.num_frames[row] = verdict.num_frames
+        memory.save(at_least=SHARD_ROWS)
         return min(CHUNK, len(rows) - start)
 
     done = 0
@@ -131,7 +132,6 @@ def examine(
         stack.callback(pool.shutdown, cancel_futures=True)
         for count in pool.map(examine_chunk, range(0, len(rows), CHUNK)):
             done += count
-            memory.save(at_least=SHARD_ROWS)
             if progress is not None:
                 progress(done, len(rows))
     memory.save()
