@@ -1,0 +1,56 @@
+"""regraft: from a folder of labelled images to a classifier that can be trusted.
+
+    import regraft as rg
+    run = rg.fit("photos/")                     # run.report, run.metrics, run.model
+    rg.load("runs/photos/1").predict(["a.jpg"])
+
+Names are loaded when they are first used: `import regraft` itself costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regraft.config import FitConfig as FitConfig
+    from regraft.errors import RegraftError as RegraftError
+    from regraft.estimator import ImageClassifier as ImageClassifier
+    from regraft.pipeline import Run as Run
+    from regraft.pipeline import evaluate as evaluate
+    from regraft.pipeline import fit as fit
+    from regraft.pipeline import read as read
+    from regraft.predictor import Predictor as Predictor
+    from regraft.predictor import load as load
+
+_HOMES = {
+    "FitConfig": "regraft.config",
+    "ImageClassifier": "regraft.estimator",
+    "Predictor": "regraft.predictor",
+    "RegraftError": "regraft.errors",
+    "Run": "regraft.pipeline",
+    "evaluate": "regraft.pipeline",
+    "fit": "regraft.pipeline",
+    "load": "regraft.predictor",
+    "read": "regraft.pipeline",
+}
+
+__all__ = sorted(_HOMES)
+
+try:
+    __version__ = version("regraft")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value  # so that a submodule of the same name, imported later, does not take its place
+        return value
+    raise AttributeError(f"module 'regraft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -44,9 +44,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         aside.write_bytes(data)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically (UTF-8, indented; NaN is refused)."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _sync_folder(folder: Path) -> None:

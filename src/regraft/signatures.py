@@ -51,7 +51,9 @@ def _is_svg(head: bytes) -> bool:
 _UNSUPPORTED: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (_is_svg, "SVG, a drawing without pixels; export it as PNG"),
     (
-        lambda head: head[4:8] == b"ftyp" and b"avi" not in head[8:32] and head[8:11] in (b"hei", b"hev", b"mif", b"msf"),
+        lambda head: (
+            head[4:8] == b"ftyp" and b"avi" not in head[8:32] and head[8:11] in (b"hei", b"hev", b"mif", b"msf")
+        ),
         "HEIC, which is not decoded; convert it to JPEG",
     ),
     (lambda head: head.startswith(b"8BPS"), "a Photoshop file; export it as PNG"),

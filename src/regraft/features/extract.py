@@ -70,6 +70,8 @@ def extract(
             dataclasses.replace(backbone, transform=transform), choice=choice, size=transform.size, cache_dir=cache_dir
         )
         rows = missing[first]  # an image that occurs twice is run once
+        if progress is not None:
+            progress(0, len(rows))
         failed = _forward_rows(manifest, rows, engine, transform, cache, values, progress)
         values[missing] = values[rows[copy_of.ravel()]]
         failed = missing[np.isin(rows[copy_of.ravel()], failed)]

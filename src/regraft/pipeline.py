@@ -1,0 +1,397 @@
+"""An image's whole way: scan → check → split → extract → fit → evaluate → bundle → report.
+
+Read `fit` as the outline; every step is one call into a stage, and the stages meet only here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regraft import data as data_stage
+from regraft import environment
+from regraft.config import FitConfig, Settled
+from regraft.data import Scan
+from regraft.data.split import group_numbers
+from regraft.errors import BackboneError, DataError
+from regraft.evaluate import calibration, intervals
+from regraft.export.bundle import Head, save_bundle
+from regraft.features.engines import Choice, choose
+from regraft.features.extract import extract
+from regraft.files import default_cache_dir, write_json, write_text
+from regraft.fit.linear_probe import LinearProbe, fit_linear_probe
+from regraft.images import Transform
+from regraft.models.backbones import Backbone, resolve
+from regraft.outcome import Evaluated, command_line, config_yaml, evaluated, model_card, path_rows, result_json, rounded
+from regraft.predictions import write_predictions
+from regraft.predictor import Predictor, load
+from regraft.progress import Listener, Stopwatch
+from regraft.store import runs
+from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """A finished fit.
+
+    Attributes:
+        path: its folder.
+        result: the content of `result.json`.
+        metrics: the five measures with intervals, on the locked test set or by cross-validation.
+        predictions: held-out probabilities of every image that took part.
+    """
+
+    path: Path
+    result: JSON
+    metrics: dict[str, Interval]
+    predictions: Predictions
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / runs.REPORT
+
+    @property
+    def model(self) -> Predictor:
+        """The classifier, loaded from its bundle."""
+        return load(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, accuracy={self.metrics['accuracy']}, macro_f1={self.metrics['macro_f1']})"
+
+
+def read(
+    source: str | Path,
+    *,
+    config: FitConfig | None = None,
+    cache_dir: Path | None = None,
+    listener: Listener | None = None,
+    **options: Any,
+) -> Scan:
+    """Scan labelled images: a folder of class folders, train/val/test folders, or a CSV or Parquet manifest.
+
+    See `regraft.data.read`; verdicts are remembered in the cache, so a second scan only reads and hashes.
+    """
+    if config is not None:
+        options |= {name: getattr(config, name) for name in _COLUMNS}
+    return data_stage.read(
+        source,
+        cache_dir=cache_dir if cache_dir is not None else default_cache_dir(),
+        progress=(listener or Listener()).progress,
+        **options,
+    )
+
+
+_COLUMNS = ("image_column", "label_column", "split_column", "group_column")
+
+
+def fit(
+    data: str | Path | Scan, config: FitConfig | None = None, *, listener: Listener | None = None, **options: Any
+) -> Run:
+    """Fit a classifier, estimate honestly how good it is, and write a run folder with a report.
+
+    Args:
+        data: what `read` takes, or what it gave.
+        config: all options, or
+        options: single ones, by the names of `FitConfig`.
+        listener: hears of progress; by default nobody does.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        DataError: the data do not allow it (fewer than two classes with two images each, …).
+        UsageError: wrong options.
+        BackboneError: the backbone is not to be had.
+
+    Example:
+        >>> run = fit("photos/", seed=1)  # doctest: +SKIP
+        >>> run.metrics["accuracy"]  # doctest: +SKIP
+    """
+    config = config if config is not None else FitConfig.from_options(options)
+    listener = listener if listener is not None else Listener()
+    watch = Stopwatch(listener)
+    cache_dir = config.cache_dir if config.cache_dir is not None else default_cache_dir()
+
+    with watch.stage("scan"):
+        scan = data if isinstance(data, Scan) else read(data, config=config, cache_dir=cache_dir, listener=listener)
+    _tell_scan(scan, listener)
+    manifest = _labelled(scan)
+
+    with watch.stage("split"):
+        split = data_stage.split(manifest, test=config.test, seed=config.seed)
+        version = data_stage.data_version(manifest)
+    listener.say(split.reason)
+
+    backbone = resolve(config.backbone, cache_dir=cache_dir, weights=config.weights)
+    choice = choose(config.engine, config.precision)
+    transform, settled = _settle(config, backbone, choice, split)
+    for name, value in settled.items():
+        listener.say(f"{name} = {value.value}: {value.reason}")
+
+    source = manifest.root if not isinstance(data, str | Path) else Path(data)
+    folder = runs.create_run_folder(
+        config.runs_dir, config.project or runs.project_name(source), config.name, exist_ok=config.exist_ok
+    )
+    write_text(folder / runs.CONFIG, config_yaml(source, config, settled))
+    write_json(folder / runs.ENV, environment.describe())
+
+    with watch.stage("backbone"):
+        backbone_files = _backbone_files(backbone, transform, cache_dir, folder)
+    with watch.stage("extract"):
+        features = extract(
+            manifest, backbone, transform=transform, choice=choice, cache_dir=cache_dir, progress=listener.progress
+        )
+    manifest, split, features = _without_failed(manifest, split, features, listener)
+    rate = f", {features.num_forwarded / features.seconds:,.0f} images/s" if features.num_forwarded else ""
+    listener.say(f"{features.num_forwarded:,} images through the backbone, the rest from the cache{rate}")
+
+    with watch.stage("fit"):
+        probe = _fit_probe(manifest, split, features, config, settled, listener)
+        head = Head(
+            weight=probe.weight,
+            bias=probe.bias,
+            temperature=calibration.fit_temperature(probe.oof_chosen_logits(), manifest.labels[split.development]),
+        )
+    listener.say(probe.reason)
+
+    with watch.stage("evaluate"):
+        predictions = _held_out_predictions(manifest, split, features, probe, head)
+        estimate = _evaluate(manifest, split, predictions, probe, head, config.seed)
+
+    with watch.stage("bundle"):
+        save_bundle(
+            folder / runs.MODEL,
+            class_names=manifest.class_names,
+            transform=transform,
+            precision=choice.precision,
+            head=head,
+            backbone=backbone,
+            backbone_files=backbone_files,
+            versions=environment.versions(),
+            details={"strategy": config.strategy, "data_version": version, "fingerprint": features.fingerprint},
+            card=model_card(manifest, backbone, estimate, config),
+        )
+        write_predictions(folder / runs.PREDICTIONS, predictions, proba=True)
+        write_text(folder / runs.METRICS, "".join(json.dumps(row) + "\n" for row in path_rows(probe)))
+
+    result = result_json(
+        scan,
+        manifest,
+        split,
+        estimate,
+        version,
+        strategy=config.strategy,
+        backbone=backbone.name,
+        temperature=head.temperature,
+    )
+    with watch.stage("report"):
+        from regraft.reporting import write_run_report
+
+        write_run_report(
+            folder / runs.REPORT, scan=scan, manifest=manifest, split=split, probe=probe, evaluated=estimate,
+            result=result | {"seconds": rounded(watch.seconds)}, settled=settled, command=command_line(source, config),
+        )  # fmt: skip
+    result["seconds"] = rounded(watch.seconds)
+    write_json(folder / runs.RESULT, result)  # last: a run without it did not finish
+    return Run(path=folder, result=result, metrics=estimate.intervals, predictions=predictions)
+
+
+def evaluate(model: Predictor, scan: Scan, *, seed: int = 0, listener: Listener | None = None) -> Evaluated:
+    """The same measures on other labelled data, which the model has not seen.
+
+    Raises:
+        DataError: the data hold classes that the model does not know, or no usable image.
+    """
+    listener = listener if listener is not None else Listener()
+    manifest = _labelled(scan, min_classes=1)
+    unknown = sorted(set(manifest.class_names) - set(model.class_names))
+    if unknown:
+        raise DataError(
+            f"the classes must be known to the model: {', '.join(map(repr, unknown[:5]))} "
+            f"{'is' if len(unknown) == 1 else 'are'} not; it knows {', '.join(map(repr, model.class_names[:12]))}"
+        )
+    position = {name: number for number, name in enumerate(model.class_names)}
+    labels = np.array([position[name] for name in manifest.class_names], np.int64)[manifest.labels]
+    probs = model.predict_proba([str(manifest.path(i)) for i in range(len(manifest))], progress=listener.progress)
+    usable = np.flatnonzero(~np.isnan(probs).any(axis=1))
+    predictions = Predictions(
+        images=manifest.images[usable], pred_probs=probs[usable], class_names=model.class_names, labels=labels[usable]
+    )
+    group_ids = group_numbers(manifest)[usable]
+    found = intervals.group_bootstrap(labels[usable], probs[usable], group_ids=group_ids, seed=seed)
+    return evaluated("test", found, predictions, labels[usable])
+
+
+def _labelled(scan: Scan, min_classes: int = 2) -> Manifest:
+    manifest = scan.manifest
+    manifest = manifest.select(manifest.labels >= 0) if (manifest.labels < 0).any() else manifest
+    present = int((manifest.class_counts() > 0).sum())
+    if present < min_classes:
+        counts = ", ".join(f"{kind} {count}" for kind, count in scan.counts_by_kind.items()) or "nothing"
+        raise DataError(
+            f"at least {min_classes} classes with 2 usable images each are needed: {present} found among "
+            f"{scan.num_files} files (left out or remarked: {counts}). "
+            f"List all: regraft scan {shlex.quote(str(manifest.root))} --issues issues.csv"
+        )
+    return manifest
+
+
+def _tell_scan(scan: Scan, listener: Listener) -> None:
+    manifest = scan.manifest
+    found = f"{len(manifest):,} usable images in {manifest.num_classes} classes"
+    listener.say(f"{scan.source}: {found}, {scan.num_excluded:,} left out")
+    for note in scan.notes:
+        listener.say(note)
+
+
+def _settle(
+    config: FitConfig, backbone: Backbone, choice: Choice, split: Split
+) -> tuple[Transform, dict[str, Settled]]:
+    """Everything that was `auto`, and what it became."""
+    own = backbone.transform
+    policy = "squash" if config.resize == "auto" else config.resize
+    size = config.image_size if config.image_size is not None else own.size
+    transform = dataclasses.replace(own, size=size, policy=policy)
+    n = len(split.development)
+    repeats = config.repeats if config.repeats is not None else 5 if n < 500 else 3 if n < 2000 else 1
+    engine_reason, _, precision_reason = choice.reason.partition("; ")
+    return transform, {
+        "backbone": Settled(backbone.name, backbone.source),
+        "image_size": Settled(
+            size, "asked for" if config.image_size is not None else "what the backbone was trained with"
+        ),
+        "resize": Settled(
+            policy, "asked for" if config.resize != "auto" else "the whole image is used, nothing is cut off"
+        ),
+        "engine": Settled(choice.engine, engine_reason.partition(": ")[2]),
+        "precision": Settled(choice.precision, precision_reason.partition(": ")[2]),
+        "repeats": Settled(
+            repeats, "asked for" if config.repeats is not None else f"{n:,} images for development; fewer need more"
+        ),
+    }
+
+
+def _without_failed(
+    manifest: Manifest, split: Split, features: Features, listener: Listener
+) -> tuple[Manifest, Split, Features]:
+    """Leave out images whose file changed or vanished between the scan and the extraction."""
+    if not len(features.failed):
+        return manifest, split, features
+    for row in features.failed[:10].tolist():
+        listener.say(f"image {str(manifest.images[row])!r} changed or vanished since the scan; it was left out")
+    listener.say(f"{len(features.failed):,} images changed or vanished since the scan and were left out")
+    keep = np.setdiff1d(np.arange(len(manifest)), features.failed)
+    renumber = np.full(len(manifest), -1, np.int64)
+    renumber[keep] = np.arange(len(keep))
+    parts = {name: renumber[getattr(split, name)] for name in ("development", "test")}
+    split = dataclasses.replace(
+        split, group_ids=split.group_ids[keep], **{name: rows[rows >= 0] for name, rows in parts.items()}
+    )
+    features = dataclasses.replace(features, values=features.values[keep], failed=np.empty(0, np.int64))
+    return manifest.select(keep), split, features
+
+
+def _fit_probe(
+    manifest: Manifest,
+    split: Split,
+    features: Features,
+    config: FitConfig,
+    settled: dict[str, Settled],
+    listener: Listener,
+) -> LinearProbe:
+    rows = split.development
+    folds = data_stage.assign_folds(
+        manifest.labels[rows],
+        split.group_ids[rows],
+        manifest.hashes[rows],
+        num_folds=min(config.folds, len(np.unique(split.group_ids[rows]))),
+        num_repeats=int(settled["repeats"].value),
+        seed=config.seed,
+    )
+    return fit_linear_probe(
+        features.values[rows],
+        manifest.labels[rows],
+        num_classes=manifest.num_classes,
+        folds=folds,
+        group_ids=split.group_ids[rows],
+        metric=config.metric,
+        progress=listener.progress,
+    )
+
+
+def _held_out_predictions(
+    manifest: Manifest, split: Split, features: Features, probe: LinearProbe, head: Head
+) -> Predictions:
+    """Probabilities of every image by a model that has not seen it: out of fold, or on the locked test set."""
+    probs = np.empty((len(manifest), manifest.num_classes), np.float64)
+    probs[split.development] = calibration.softmax(probe.oof_chosen_logits(), temperature=head.temperature)
+    probs[split.test] = head.pred_probs(features.values[split.test])
+    names = np.full(len(manifest), "train", dtype="U5")
+    names[split.test] = "test"
+    out_of_fold = np.ones(len(manifest), bool)
+    out_of_fold[split.test] = False
+    return Predictions(
+        images=manifest.images,
+        pred_probs=probs,
+        class_names=manifest.class_names,
+        labels=manifest.labels,
+        split=names,
+        out_of_fold=out_of_fold,
+    )
+
+
+def _evaluate(
+    manifest: Manifest, split: Split, predictions: Predictions, probe: LinearProbe, head: Head, seed: int
+) -> Evaluated:
+    """On the locked test set, touched here and only here; without one, out of fold with the choice bootstrapped too."""
+    development = manifest.labels[split.development]
+    rows = split.test if len(split.test) else split.development
+    part = dataclasses.replace(
+        predictions,
+        images=manifest.images[rows],
+        pred_probs=predictions.pred_probs[rows],
+        labels=manifest.labels[rows],
+        split=None,
+        out_of_fold=None,
+    )
+    if len(split.test):
+        found = intervals.group_bootstrap(
+            manifest.labels[rows], part.pred_probs, group_ids=split.group_ids[rows], seed=seed
+        )
+        return evaluated("test", found, part, development)
+
+    def probabilities(strength: int, tau: int) -> NDArray[np.float64]:
+        logits = probe.oof_logits[probe.kept.index(strength)] - probe.taus[tau] * probe.log_prior
+        return calibration.softmax(logits, temperature=head.temperature)
+
+    found = intervals.selection_bootstrap(
+        development, choose=probe.choose, probabilities=probabilities, group_ids=split.group_ids[rows], seed=seed
+    )
+    return evaluated("cv", found, part, development)
+
+
+def _backbone_files(backbone: Backbone, transform: Transform, cache_dir: Path, folder: Path) -> dict[str, Path]:
+    """The backbone as files for the bundle: OpenVINO's where it converts, PyTorch's always."""
+    from regraft.features.engines.openvino import ir_folder
+
+    try:
+        ir = ir_folder(dataclasses.replace(backbone, transform=transform), size=transform.size, cache_dir=cache_dir)
+    except BackboneError:
+        from safetensors.torch import save_file
+
+        aside = folder / ".backbone.safetensors"
+        save_file({k: v.contiguous() for k, v in backbone.build().state_dict().items()}, aside)
+        return {"backbone.safetensors": aside}
+    return {
+        "backbone.safetensors": ir / "backbone.safetensors",
+        "backbone/model.xml": ir / "model.xml",
+        "backbone/model.bin": ir / "model.bin",
+    }
