@@ -262,3 +262,11 @@ def test_shrinking_averages_areas():
 def test_a_transform_survives_json():
     transform = Transform(size=96, policy="pad", mean=(0.1, 0.2, 0.3), background=(1, 2, 3))
     assert Transform.from_dict(transform.as_dict()) == transform
+
+
+def test_the_first_picture_of_a_cameras_mpo_is_the_photo():
+    pictures = [Image.fromarray(photo(seed, size=(40, 64))) for seed in (17, 18)]
+    data = encode(pictures[0], "MPO", save_all=True, append_images=pictures[1:], quality=95)
+    info = inspect(data)
+    assert (info.format, info.num_frames, info.height, info.width) == ("MPO", 1, 40, 64)
+    assert np.abs(decode(data).astype(int) - photo(17, size=(40, 64))).mean() < 3

@@ -12,6 +12,7 @@ Nothing here reads files or imports anything heavier than NumPy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ class Finding:
         reason: one sentence for people.
         excluded: True where the image is left out of the fit, False where it stays and this is a remark.
         duplicate_set: number of the set of identical images it belongs to, or None.
-        same_as: for a duplicate, the image that stands for the set.
+        same_as: for a duplicate, the image that stands for the set; for a `similar_label`, the better spelling.
     """
 
     image: str
@@ -116,6 +117,11 @@ class Manifest:
     def path(self, index: int) -> Path:
         """Where image number `index` lies on this machine."""
         return self.root / str(self.images[index])
+
+    @property
+    def names(self) -> list[str]:
+        """N paths as they can be shown and written anywhere (see `printable`); `images` are for opening files."""
+        return [printable(image) for image in self.images.tolist()]
 
     def class_counts(self) -> NDArray[np.int64]:
         """int64 (K,): images per class."""
@@ -214,3 +220,22 @@ class Predictions:
 
 JSON = dict[str, Any]
 """A JSON object."""
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(name: str) -> str:
+    """A file or class name as it can be shown and written anywhere.
+
+    Bytes that are no UTF-8 (Python keeps them as lone surrogates) and control characters become `\\xNN` or
+    `\\uNNNN`; everything else stays.
+    """
+    if not _UNPRINTABLE.search(name):
+        return name
+    return _UNPRINTABLE.sub(lambda found: _escaped(ord(found.group())), name)
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode's mark of an odd byte
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -9,10 +9,11 @@ import pytest
 from blake3 import blake3
 
 from drawn import BAD_CONTENT, draw_bad_files, draw_folder, jpeg, png
-from regraft.data import KINDS, read, write_issues
+from regraft.data import KINDS, issues_rows, read, split, write_issues
 from regraft.data import verdicts as verdicts_module
 from regraft.data.kinds import BAD_FILES, LEFT_OUT, REMARKS
 from regraft.data.scan import Scan
+from regraft.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +165,21 @@ def test_cutting_an_image_anywhere_never_raises_anything_else():
     for data in (jpeg(1), png(2)):
         for end in range(0, len(data), 7):
             verdicts_module.judge(data[:end])
+
+
+def test_a_folder_of_nothing_but_bad_files_is_a_scan_without_images(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "empty.png").write_bytes(b"")
+    scan = read(tmp_path)
+    assert len(scan.manifest) == 0
+    assert scan.as_dict()["num_excluded"] == 2
+    assert len(list(issues_rows(scan))) == 2
+    with pytest.raises(DataError, match="two classes"):
+        split(scan.manifest)
+
+
+def test_names_can_be_written_as_utf_8(drawn):
+    names = drawn[2].manifest.names
+    assert len(set(names)) == len(names)
+    assert all(name.encode() for name in names)

@@ -76,9 +76,10 @@ def exact_duplicates(listing: Listing, hashes: NDArray[np.uint8], rows: Sequence
         labels = Counter(listing.labels[row] for row in same)
         first = same[0]
         if len(labels) > 1:
+            second = next(row for row in same if listing.labels[row] != listing.labels[first])
             said = ", ".join(f"{label!r} ({times}x)" for label, times in sorted(labels.items(), key=str))
             for row in same:
-                other = next(o for o in same if listing.labels[o] != listing.labels[row])
+                other = first if listing.labels[first] != listing.labels[row] else second
                 left_out[row] = _duplicate(
                     listing, row, other, number, "conflicting_duplicate",
                     f"identical images have different labels: {said}; keep the right one",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import stat
@@ -81,22 +82,31 @@ def walk(top: Path, *, outside: Iterable[Path] = ()) -> Iterator[Found]:
             (links if entry.is_symlink() else pending).append((entry.path, path + "/"))
 
 
-def problem_of(entry: os.DirEntry[str] | Path) -> str:
+def problem_of(entry: os.DirEntry[str]) -> str:
     """Why an entry must not be opened, as a word of `BAD_FILES`; "" for an ordinary file."""
     try:
+        if entry.is_file():  # needs no system call but for links
+            return ""
         if entry.is_dir():
             return "is_directory"
-        if entry.is_file():
-            return ""
-        mode = os.stat(entry).st_mode
-    except FileNotFoundError:
-        return "broken_link" if entry.is_symlink() else "missing_file"
-    except OSError as error:
-        import errno
+    except OSError:
+        pass
+    return problem_at(entry.path)
 
-        return "link_loop" if error.errno == errno.ELOOP else "unreadable"
-    except ValueError:  # a NUL in a name from a manifest
+
+def problem_at(path: str | Path) -> str:
+    """Like `problem_of`, for a path that a manifest names."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "broken_link" if os.path.islink(path) else "missing_file"
+    except ValueError:  # a NUL in the name
         return "missing_file"
+    except OSError as error:
+        known = {errno.ELOOP: "link_loop", errno.ENOTDIR: "missing_file", errno.ENAMETOOLONG: "missing_file"}
+        return known.get(error.errno or 0, "unreadable")
+    if stat.S_ISDIR(mode):
+        return "is_directory"
     return "" if stat.S_ISREG(mode) else "special_file"
 
 

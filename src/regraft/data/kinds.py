@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from regraft.types import printable
+
+__all__ = ["BAD_FILES", "KINDS", "LEFT_OUT", "REMARKS", "SPLIT_KINDS", "folded", "printable"]
+
 BAD_FILES: dict[str, str] = {
     "zero_byte": "the file is empty",
     "truncated": "the file is cut off",
@@ -52,25 +56,6 @@ SPLIT_KINDS: dict[str, str] = {
 """Kinds that the split adds."""
 
 KINDS: dict[str, str] = {**LEFT_OUT, **REMARKS, **SPLIT_KINDS}
-
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def printable(name: str) -> str:
-    """A file or class name as it can be shown and written anywhere.
-
-    Bytes that are no UTF-8 (Python keeps them as lone surrogates) and control characters become `\\xNN` or
-    `\\uNNNN`; everything else stays.
-    """
-    if not _UNPRINTABLE.search(name):
-        return name
-    return _UNPRINTABLE.sub(lambda found: _escaped(ord(found.group())), name)
-
-
-def _escaped(code: int) -> str:
-    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode's mark of an odd byte
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def folded(label: str) -> str:

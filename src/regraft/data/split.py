@@ -150,7 +150,7 @@ def _given(manifest: Manifest, group_ids: NDArray[np.int64]) -> Split:
             f"give some of them the split train"
         )
     leaking = ~in_test & np.isin(group_ids, group_ids[in_test])
-    findings = [_leak(manifest, group_ids, int(row), in_test, locked) for row in np.flatnonzero(leaking)]
+    findings = _leaks(manifest, group_ids, leaking, in_test, locked)
     if findings:
         reason += f"; {len(findings):,} images of development share a group or their bytes with it and were left out"
     development = ~in_test & ~leaking
@@ -174,20 +174,31 @@ def _given(manifest: Manifest, group_ids: NDArray[np.int64]) -> Split:
     )
 
 
-def _leak(
-    manifest: Manifest, group_ids: NDArray[np.int64], row: int, in_test: NDArray[np.bool_], locked: str
-) -> Finding:
-    mates = np.flatnonzero(in_test & (group_ids == group_ids[row]))
-    same = mates[(manifest.hashes[mates] == manifest.hashes[row]).all(axis=1)]
-    here = str(manifest.given_splits[row]) or "unassigned"
-    if len(same):
-        other = printable(str(manifest.images[same[0]]))
-        reason = f"identical to {other!r} of the given {locked} split; the {here} copy was left out"
-        return _finding(manifest, row, "duplicate_leak", reason, True, other)
-    other = printable(str(manifest.images[mates[0]]))
-    name = str(manifest.groups[row]) or str(manifest.groups[mates[0]])
-    reason = f"its group {name!r} is also in the given {locked} split ({other!r}); the {here} image was left out"
-    return _finding(manifest, row, "group_leak", reason, True, other)
+def _leaks(
+    manifest: Manifest,
+    group_ids: NDArray[np.int64],
+    leaking: NDArray[np.bool_],
+    in_test: NDArray[np.bool_],
+    locked: str,
+) -> list[Finding]:
+    by_group: dict[int, int] = {}
+    by_hash: dict[bytes, int] = {}
+    for row in np.flatnonzero(in_test & np.isin(group_ids, group_ids[leaking])).tolist():
+        by_group.setdefault(int(group_ids[row]), row)
+        by_hash.setdefault(manifest.hashes[row].tobytes(), row)
+    findings = []
+    for row in np.flatnonzero(leaking).tolist():
+        here = str(manifest.given_splits[row]) or "unassigned"
+        mate = by_group[int(group_ids[row])]
+        if (same := by_hash.get(manifest.hashes[row].tobytes())) is not None:
+            other = printable(str(manifest.images[same]))
+            kind, reason = "duplicate_leak", f"identical to {other!r} of the given {locked} split"
+        else:
+            other = printable(str(manifest.images[mate]))
+            name = str(manifest.groups[row]) or str(manifest.groups[mate])
+            kind, reason = "group_leak", f"its group {name!r} is also in the given {locked} split ({other!r})"
+        findings.append(_finding(manifest, row, kind, f"{reason}; the {here} copy was left out", True, other))
+    return findings
 
 
 def _one_group(manifest: Manifest, group_ids: NDArray[np.int64], development: NDArray[np.int64]) -> list[Finding]:

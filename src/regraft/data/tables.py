@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from regraft.data.files import printable_path, problem_of
+from regraft.data.files import printable_path, problem_at
 from regraft.data.kinds import printable
 from regraft.data.layout import SPLIT_WORDS, Listing
 from regraft.errors import DataError, nearest
@@ -83,11 +84,12 @@ def _checked(listing: Listing) -> Listing:
         column = getattr(listing, name)
         setattr(kept, name, [column[row] for row in keep])
     kept.repeated = {new_row[old]: times for old, times in again.items()}
+    base = str(kept.root)
     for row, image in enumerate(kept.images):
-        problem = problem_of(kept.root / image)
+        problem = problem_at(os.path.join(base, image))
         if problem == "missing_file" and "\\" in image:  # written on Windows
             slashed = image.replace("\\", "/")
-            if not (mended := problem_of(kept.root / slashed)):
+            if not (mended := problem_at(os.path.join(base, slashed))):
                 kept.images[row], problem = slashed, mended
         if problem:
             kept.problems[row] = problem
