@@ -30,6 +30,7 @@ from regraft.fit.backend import Backend
 ABSENT = -60.0
 """Logit of a class that has no row in a problem's training part: its intercept would fall without end."""
 
+_STALLED = 15  # iterations without progress: float32 has no more to give (near 1e-10 of the mean loss)
 _MAX_KRONECKER_CLASSES = 256  # above, the eigenvectors of C cost more than they save: its diagonal is taken
 
 
@@ -104,6 +105,7 @@ def solve(
     count = len(start)
     solution = start * batch.present
     iterations, converged = np.zeros(count, np.int64), np.zeros(count, bool)
+    smallest, smallest_at = np.full(count, np.inf), np.zeros(count, np.int64)
     active = np.arange(count)
     weights, present, row_weight = solution, batch.present, batch.row_weight
     penalty = batch.variance * 0 + strength
@@ -126,6 +128,9 @@ def solve(
         promise = get((gradient * scaled).sum((1, 2))).astype(np.float64) / 2
         done = promise <= tolerance
         converged[active[done]] = True
+        better = promise < smallest[active]
+        smallest[active[better]], smallest_at[active[better]] = promise[better], iteration
+        done |= iteration - smallest_at[active] >= _STALLED
         if iteration == max_iterations:
             done[:] = True
         if done.any():
@@ -191,16 +196,17 @@ def _line_search(
     low, high = np.zeros(len(pull)), np.full(len(pull), np.inf)
     first, second, _ = _search(batch, logits, slope, row_weight, low)
     at_zero = first + pull
-    step = _divide(-at_zero, second + stiffness)
-    for _ in range(12):
+    uphill = at_zero >= 0  # rounding, at the end of float32: stay
+    step = np.where(uphill, 0, _divide(-at_zero, second + stiffness))
+    for trial in range(12):
         first, second, _ = _search(batch, logits, slope, row_weight, step)
         first += pull + step * stiffness
-        if np.all(np.abs(first) <= 0.1 * np.abs(at_zero) + 1e-30):
-            break
+        if trial == 11 or np.all((np.abs(first) <= 0.1 * np.abs(at_zero)) | uphill):
+            break  # the residuals are those of this step
         low, high = np.where(first < 0, step, low), np.where(first > 0, step, high)
         newton = step - _divide(first, second + stiffness)
-        middle = np.where(np.isinf(high), 2 * step, (low + high) / 2)
-        step = np.where((newton > low) & (newton < np.minimum(high, 4 * step)), newton, middle)
+        middle = np.where(np.isinf(high), 2 * step, (low + np.minimum(high, 1e30)) / 2)
+        step = np.where(uphill, 0, np.where((newton > low) & (newton < np.minimum(high, 4 * step)), newton, middle))
     return step
 
 

@@ -25,8 +25,6 @@ from regraft.images import Transform
 if TYPE_CHECKING:
     from torch import nn
 
-DEFAULT_BACKBONE = "tf_efficientnet_lite0"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
