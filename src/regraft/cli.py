@@ -24,6 +24,7 @@ from regraft.errors import DataError, RegraftError, UsageError
 app = App(
     name="regraft",
     help="From a folder of labelled images to a classifier you can trust.",
+    help_format="plaintext",  # Markdown would import a parser: half of the time of --help
     version_flags=["--version"],
     version=lambda: _version(),
     result_action="return_value",

@@ -29,7 +29,7 @@ def columns(part: Predictions, *, proba: bool) -> dict[str, Any]:
 
     An image that could not be read has NaN probabilities: its label and confidence are None.
     """
-    readable = [not missing for missing in np.isnan(part.pred_probs).any(axis=1)]
+    readable = [not missing for missing in np.isnan(part.pred_probs.max(axis=1, initial=-np.inf)).tolist()]
     best = np.argmax(np.nan_to_num(part.pred_probs), axis=1).tolist()
     names = part.class_names
     table: dict[str, Any] = {
