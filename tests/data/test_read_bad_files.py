@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from drawn import BAD_CONTENT, draw_bad_files, draw_folder, jpeg, png
 from regraft.data import KINDS, issues_rows, read, split, write_issues
+from regraft.data import files as files_module
 from regraft.data import verdicts as verdicts_module
 from regraft.data.kinds import BAD_FILES, LEFT_OUT, REMARKS
 from regraft.data.scan import Scan
@@ -183,3 +184,18 @@ def test_names_can_be_written_as_utf_8(drawn):
     names = drawn[2].manifest.names
     assert len(set(names)) == len(names)
     assert all(name.encode() for name in names)
+
+
+def test_a_folder_that_may_not_be_read_is_one_finding(tmp_path, monkeypatch):
+    draw_folder(tmp_path, per_class=3)
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("star"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(files_module.os, "scandir", refuse)
+    scan = read(tmp_path)
+    assert [(f.image, f.kind, f.label) for f in scan.findings] == [("star", "unreadable", "star")]
+    assert scan.manifest.class_names == ("circle", "square")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,7 @@ def _listing(source: Path, unlabelled: bool, columns: dict[str, str]) -> Listing
 def _scan(listing: Listing, examined: Examined, *, unlabelled: bool) -> Scan:
     findings: list[Finding] = []
     usable: list[int] = []
+    formats, num_frames = examined.formats.tolist(), examined.num_frames.tolist()
     for row, image in enumerate(listing.images):
         kind, reason = examined.problems.get(row, ("", ""))
         if row in listing.problems:
@@ -120,7 +122,7 @@ def _scan(listing: Listing, examined: Examined, *, unlabelled: bool) -> Scan:
             )
         else:
             usable.append(row)
-            findings += _remarks(listing, examined, row)
+            findings += _remarks(listing, row, examined.format_names[formats[row]], num_frames[row])
     similar, notes = similar_labels(listing, usable)
     findings += similar
     copies = exact_duplicates(listing, examined.hashes, usable)
@@ -160,15 +162,14 @@ def _manifest(listing: Listing, examined: Examined, rows: list[int]) -> Manifest
     )
 
 
-def _remarks(listing: Listing, examined: Examined, row: int) -> list[Finding]:
+def _remarks(listing: Listing, row: int, found: str, num_frames: int) -> list[Finding]:
     image = listing.images[row]
     remarks: list[tuple[str, str]] = []
-    found = examined.format_names[examined.formats[row]]
-    ending = Path(image).suffix.lower()
+    ending = os.path.splitext(image)[1].lower()  # 20 x faster than Path
     if EXTENSIONS.get(ending) != ("JPEG" if found == "MPO" else found):
         remarks.append(("wrong_extension", f"its name ends in {printable(ending)!r}, but it is {found}; it was used"))
-    if examined.num_frames[row] > 1:
-        remarks.append(("animated", f"it has {examined.num_frames[row]:,} frames or pages; the first was used"))
+    if num_frames > 1:
+        remarks.append(("animated", f"it has {num_frames:,} frames or pages; the first was used"))
     if row in listing.repeated:
         remarks.append(("listed_twice", f"the manifest lists it {listing.repeated[row]:,} times; it counts once"))
     return [
