@@ -10,7 +10,6 @@ Names are loaded when they are first used: `import regraft` itself costs millise
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,17 +37,18 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)
 
-try:
-    __version__ = version("regraft")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
-
-
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value  # so that a submodule of the same name, imported later, does not take its place
         return value
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("regraft")
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            return "0+unknown"
     raise AttributeError(f"module 'regraft' has no attribute {name!r}")
 
 

@@ -346,7 +346,7 @@ def _message(error: CycloptsError) -> str:
 def _version() -> str:
     from regraft import __version__
 
-    return __version__
+    return str(__version__)
 
 
 def _print_json(value: Any) -> None:

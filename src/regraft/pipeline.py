@@ -196,7 +196,7 @@ def fit(
         from regraft.reporting import write_run_report
 
         write_run_report(
-            folder / runs.REPORT, scan=scan, manifest=manifest, split=split, probe=probe, evaluated=estimate,
+            folder / runs.REPORT, scan=scan, manifest=manifest, split=split, probe=probe, estimate=estimate,
             result=result | {"seconds": rounded(watch.seconds)}, settled=settled, command=command_line(source, config),
         )  # fmt: skip
     result["seconds"] = rounded(watch.seconds)

@@ -1,5 +1,100 @@
-"""stub"""
+"""Gathers what a run found out into the contents of its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from regraft import environment
+from regraft.config import Settled
+from regraft.data import Scan
+from regraft.errors import ImageError
+from regraft.evaluate.metrics import reliability_bins
+from regraft.evaluate.report import ReportContents, write_report
+from regraft.fit.linear_probe import LinearProbe
+from regraft.images import decode
+from regraft.outcome import Evaluated
+from regraft.types import JSON, Manifest, Split
+
+EXAMPLES_PER_CLASS = 4
 
 
-def write_run_report(path, **k):
-    path.write_text("x")
+def write_run_report(
+    path: Path,
+    *,
+    scan: Scan,
+    manifest: Manifest,
+    split: Split,
+    probe: LinearProbe,
+    estimate: Evaluated,
+    result: JSON,
+    settled: dict[str, Settled],
+    command: str,
+) -> None:
+    """Write `report.html` for a fit."""
+    predictions = estimate.predictions
+    assert predictions.labels is not None
+    contents = ReportContents(
+        title=path.parent.parent.name,
+        command=command,
+        result=result,
+        config={name: dataclasses.asdict(value) for name, value in settled.items()},
+        env=environment.describe(),
+        understood=_understood(scan, split),
+        findings=scan.findings,
+        predictions=predictions,
+        confusion=estimate.point.confusion,
+        reliability=reliability_bins(predictions.labels, predictions.pred_probs),
+        path=[dataclasses.asdict(row) for row in probe.path],
+        chosen=probe.chosen_strength,
+        choice=probe.reason,
+        thumbnail=lambda image, pixels: thumbnail(manifest.root / image, pixels),
+        image_examples=_examples(manifest),
+    )
+    write_report(path, contents)
+
+
+def thumbnail(path: Path, pixels: int) -> bytes | None:
+    """A JPEG of at most `pixels` a side, or None where the file cannot be read."""
+    try:
+        decoded = decode(path.read_bytes(), min_size=(pixels, pixels))
+    except (OSError, ImageError):
+        return None
+    image = Image.fromarray(decoded)
+    if max(image.size) < pixels // 2:  # tiny images are enlarged without blur, so that their pixels can be judged
+        factor = pixels // max(image.size)
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image.thumbnail((pixels, pixels))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return stream.getvalue()
+
+
+def _understood(scan: Scan, split: Split) -> list[str]:
+    manifest = scan.manifest
+    heights, widths = manifest.sizes[:, 0], manifest.sizes[:, 1]
+    formats = ", ".join(f"{count:,} {name}" for name, count in scan.formats.items())
+    return [
+        f"{scan.num_files:,} files were read as {scan.source}; {len(manifest):,} images in "
+        f"{manifest.num_classes} classes can be used ({formats}).",
+        f"The images are {np.median(widths):,.0f} × {np.median(heights):,.0f} pixels in the median, from "
+        f"{widths.min():,} × {heights.min():,} up to {widths.max():,} × {heights.max():,}.",
+        *scan.notes,
+        f"Split: {split.reason}.",
+    ]
+
+
+def _examples(manifest: Manifest) -> dict[str, list[str]]:
+    """Images of each class, evenly spread over its list."""
+    examples = {}
+    for k, name in enumerate(manifest.class_names):
+        rows = np.flatnonzero(manifest.labels == k)
+        picked = (
+            rows[np.linspace(0, len(rows) - 1, min(EXAMPLES_PER_CLASS, len(rows))).astype(int)] if len(rows) else []
+        )
+        examples[name] = [str(manifest.images[row]) for row in picked]
+    return examples
