@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from regraft.errors import MissingExtraError
+
 
 def try_import(name: str, *, extra: str) -> ModuleType:
     """Import an optional package, or say how to get it.
@@ -16,8 +18,6 @@ def try_import(name: str, *, extra: str) -> ModuleType:
     Raises:
         MissingExtraError: it is not installed; the message names the exact `pip install`.
     """
-    from regraft.errors import MissingExtraError  # the layer above; only on the way out
-
     try:
         return importlib.import_module(name)
     except ImportError as error:
