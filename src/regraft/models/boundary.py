@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from regraft.errors import SplitError
@@ -81,7 +80,7 @@ def find_boundary(module: nn.Module, *, input_size: InputSize | None, example: E
     if len(layers) > 4:
         raise SplitError(
             f"the outputs pass through {len(layers)} layers side by side ({', '.join(layers[:3])}, …), so there may be "
-            f"no classifier at all: if this is a backbone, use graft(model, K); {by_hand(module, calls.order)}"
+            f"no classifier at all; {by_hand(module, calls.order)}"
         )
     rule = _rule(module, layers)
     watch = second_run(module, layers, x)
@@ -101,9 +100,7 @@ def find_boundary(module: nn.Module, *, input_size: InputSize | None, example: E
 
 
 def refuse_unsplittable(module: nn.Module) -> None:
-    """Raise `SplitError` for modules that are compiled or quantised: their inside cannot be taken apart."""
-    if isinstance(module, torch.jit.ScriptModule):
-        raise SplitError("a TorchScript module cannot be taken apart; split the Python model, then script its parts")
+    """Raise `SplitError` for quantised modules: their layers have packed weights and no gradient to follow."""
     for name, m in module.named_modules():
         if ".quantized" in type(m).__module__ or "torchao" in type(getattr(m, "weight", None)).__module__:
             raise SplitError(
@@ -115,7 +112,10 @@ def refuse_unsplittable(module: nn.Module) -> None:
 def by_hand(module: nn.Module, ran: list[str]) -> str:
     """The way out: how to name the place by hand, with the modules that could be meant."""
     names = [n for n in dict(module.named_modules()) if n and n.count(".") <= 1 and n in set(ran)]
-    return f"say it by hand: features_from=NAME (--features-from NAME), one of {', '.join(names[-8:]) or '(no child)'}"
+    return (
+        f"say it by hand: features_from=NAME (--features-from NAME), one of {', '.join(names[-8:]) or '(no child)'}; "
+        "a model without classifier is a backbone already: graft(model, K)"
+    )
 
 
 def _frontier(scores: Tensor, calls: Calls) -> list[str] | None:

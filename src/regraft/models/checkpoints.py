@@ -117,7 +117,7 @@ def load_state(
         missing=tuple(k for k, value in own.items() if k not in found and id(value) not in filled),
         unexpected=tuple(k for k in found if k not in own),
         mismatched=tuple(
-            (k, tuple(v.shape), tuple(own[k].shape)) for k, v in found.items() if k in own and k not in fitting
+            (k, tuple(found[k].shape), tuple(v.shape)) for k, v in own.items() if k in found and k not in fitting
         ),
     )
     report = _with_suggestion(report)

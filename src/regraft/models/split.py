@@ -86,10 +86,15 @@ def split(
     refuse_untraceable(module)
     with undisturbed(module):
         if features_from is not None:
-            return _by_hand(module, features_from, input_size, example)
-        boundary = find_boundary(module, input_size=input_size, example=example)
-        with torch.no_grad():
-            return _automatic(module, boundary)
+            cut = _by_hand(module, features_from, input_size, example)
+        else:
+            boundary = find_boundary(module, input_size=input_size, example=example)
+            with torch.no_grad():
+                cut = _automatic(module, boundary)
+    own = {id(m) for m in module.modules()}
+    for m in (m for part in cut for m in part.modules() if id(m) not in own):
+        m.training = module.training  # what was made here follows the model
+    return cut
 
 
 def _automatic(module: nn.Module, boundary: Boundary) -> SplitModel:
@@ -268,6 +273,9 @@ def _difference(module: nn.Module, backbone: nn.Module, head: nn.Module, boundar
     if isinstance(x, Tensor) and x.is_floating_point() and not x.is_meta and x.shape[0] == 2:
         x = torch.randn((3, *x.shape[1:]), device=x.device, dtype=x.dtype)
     args, kwargs = _arguments(x)
+    for part in (backbone, head):
+        for m in part.modules():  # new modules begin in training mode; the model's own are in eval mode here
+            m.training = False
     rng = torch.random.get_rng_state()
     expected = logits_of(run(module, x))
     torch.random.set_rng_state(rng)

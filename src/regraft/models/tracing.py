@@ -45,11 +45,13 @@ def refuse_untraceable(module: nn.Module) -> None:
     """Say why a module cannot be run on a dummy input at all.
 
     Raises:
-        SplitError: it is lazy (its parameters have no shape yet).
+        SplitError: it is lazy (its parameters have no shape yet), or a TorchScript program.
         UsageError: it is no `nn.Module`.
     """
     if not isinstance(module, nn.Module):
         raise UsageError(f"a model is an nn.Module, this is {type(module).__name__}; pass the model itself")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise SplitError("a TorchScript module cannot be taken apart; use the Python model that it was made from")
     lazy = [name for name, p in module.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
     lazy += [name for name, b in module.named_buffers() if isinstance(b, nn.parameter.UninitializedBuffer)]
     if lazy:
