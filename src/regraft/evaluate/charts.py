@@ -102,7 +102,7 @@ def reliability(points: Sequence[Point], counts: Sequence[int], *, name: str = "
         counts: images in each of these bins.
         name: makes the ids in the page unique.
     """
-    x, y = Scale(0, 1, 46, WIDTH - 12), Scale(0, 1, 312, 12)
+    x, y = Scale(0, 1, 46, WIDTH - 22), Scale(0, 1, 312, 12)
     body = [_grid_x(x, y, ticks(0, 1))]
     body.append(_grid_y(x, y, [(t, f"{100 * t:.0f} %") for t in ticks(0, 1)]))
     body.append(f'<line class="ideal" x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}"/>')
@@ -157,7 +157,7 @@ def regularisation_path(
     losses = [_moved(p, at) for p, at in zip(losses, place, strict=True)]
     body = []
 
-    y = _fitted([v for p in losses for v in (p.y, p.low, p.high)], bottom=170, top=12)
+    y = _fitted([v for p in losses for v in (p.y, p.low, p.high)], bottom=170, top=32)
     body.append(_grid_y(x, y, [(t, f"{t:g}") for t in ticks(y.low, y.high, about=4)]))
     body.append('<text class="axis-name" x="50" y="26">log loss</text>')
     panels = [(12, 170)]
@@ -192,9 +192,7 @@ def regularisation_path(
         body += [f'<line class="chosen" x1="{at}" x2="{at}" y1="{t}" y2="{b}"/>' for t, b in panels]
         side = "end" if at > middle else "start"
         shift = -6 if at > middle else 6
-        body.append(
-            f'<text class="chosen-name" x="{at + shift:.2f}" y="{panels[0][1] - 8}" text-anchor="{side}">chosen</text>'
-        )
+        body.append(f'<text class="chosen-name" x="{at + shift:.2f}" y="24" text-anchor="{side}">chosen</text>')
         told += f" is {losses[chosen].y:.3g} at the chosen strength {xs[chosen]:.2g}"
     told += f", and lowest ({min(p.y for p in losses):.3g}) among {len(losses)} strengths between "
     told += f"{min(xs):.2g} and {max(xs):.2g}."

@@ -33,6 +33,7 @@ def class_counts(result: JSON) -> JSON:
     bars = [
         {
             "name": clipped(name),
+            "short": clipped(name, 32),
             "development": f"{development:,}",
             "test": f"{test:,}",
             "total": f"{development + test:,}",

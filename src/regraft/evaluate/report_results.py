@@ -32,6 +32,9 @@ from regraft.types import JSON, Predictions
 MAX_MATRIX_CLASSES = 25
 """More classes than this and the confusion matrix shows only those that are mixed up most."""
 
+NUM_MATRIX_CLASSES = 18
+"""Rows of that smaller matrix; with the column for all other classes it fits on a screen of 1280 pixels."""
+
 NUM_PAIRS = 15
 """Pairs of classes in the table of the most frequent confusions."""
 
@@ -91,20 +94,25 @@ def confusion(matrix: NDArray[np.int64], names: Sequence[str]) -> JSON:
     kept = list(range(k))
     if limited:
         involved = dict.fromkeys(c for pair in pairs for c in pair)
-        kept = sorted(list(involved)[: MAX_MATRIX_CLASSES - 5])
+        kept = sorted(list(involved)[:NUM_MATRIX_CLASSES])
     rows = []
     for given in kept:
         total = int(totals[given])
         cells = [_cell(int(matrix[given, predicted]), total, right=given == predicted) for predicted in kept]
         if limited:
             cells.append(_cell(total - int(matrix[given, kept].sum()), total, right=False))
-        rows.append({"name": clipped(names[given]), "cells": cells, "total": f"{total:,}"})
-    columns = [clipped(names[c]) for c in kept] + (["any other class"] if limited and kept else [])
+        rows.append(
+            {"name": clipped(names[given]), "short": clipped(names[given], 18), "cells": cells, "total": f"{total:,}"}
+        )
+    columns = [(clipped(names[c], 18), clipped(names[c])) for c in kept]
+    if limited and kept:
+        columns.append(("any other class", "any class that is not shown"))
     return {
         "rows": rows,
         "columns": columns,
         "pairs": table,
         "limited": limited,
+        "dense": len(columns) > 16,
         "wrong": count(int(wrong.sum()), "mistake"),
         "num_classes": f"{k:,}",
         "num_shown": f"{len(kept):,}",
@@ -117,7 +125,7 @@ def _cell(value: int, total: int, *, right: bool) -> JSON:
     share = value / total if total else 0.0
     # Mistakes are rarely more than a few percent of a class: a square root keeps 2 % apart from 0.
     level = math.ceil(NUM_LEVELS * (share if right else math.sqrt(share)))
-    text = "" if not value else "<1" if share < 0.005 else "99" if right and 0.985 < share < 1 else f"{100 * share:.0f}"
+    text = "" if not value else "<1" if share < 0.01 else "99" if right and 0.985 < share < 1 else f"{100 * share:.0f}"
     return {"share": text, "count": f"{value:,}" if value else "", "shade": f"{'r' if right else 'w'}{level}"}
 
 
@@ -197,7 +205,8 @@ def worst_mistakes(predictions: Predictions, *, most: int) -> JSON:
     items = [
         {
             "path": str(predictions.images[i]),
-            "image": clipped(str(predictions.images[i]), 90),
+            "image": clipped(str(predictions.images[i]), 120),
+            "file": _file(str(predictions.images[i])),
             "given": clipped(predictions.class_names[labels[i]], 60),
             "predicted": clipped(predictions.class_names[predicted[i]], 60),
             "confidence": percent(float(confidence[i])),
@@ -209,6 +218,12 @@ def worst_mistakes(predictions: Predictions, *, most: int) -> JSON:
     if len(wrong) > len(items):
         told = f"The {len(items)} most confident of {told}"
     return {"items": items, "told": told, "known": bool((labels >= 0).any())}
+
+
+def _file(path: str) -> str:
+    """The end of a path, which says more than its beginning."""
+    parts = path.replace("\\", "/").rsplit("/", 2)
+    return clipped("/".join(parts[-2:]), 48)
 
 
 def path(points: Sequence[Mapping[str, Any]], chosen: int | None) -> JSON | None:

@@ -116,7 +116,7 @@ def headline(result: JSON, evaluated: int) -> dict[str, str]:
         level = number(accuracy.get("level")) or 0.95
         if high is not None:
             more.append(
-                f"The true share lies between {percent(low, unit=False)} and {percent(high)} "
+                f"The true share very likely lies between {percent(low, unit=False)} and {percent(high)} "
                 f"({100 * level:g}\u00a0% interval)."
             )
     base = number(result.get("baseline", {}).get("accuracy"))
@@ -135,6 +135,8 @@ def reservations(result: JSON, evaluated: int) -> list[tuple[str, str]]:
     estimate, base = number(accuracy), number(baseline.get("accuracy"))
     low = number(accuracy.get("low")) if isinstance(accuracy, Mapping) else None
     high = number(accuracy.get("high")) if isinstance(accuracy, Mapping) else None
+    if estimate is None or not evaluated:
+        found.append(("Nothing was measured", "without evaluated images nothing can be said about the classifier."))
     if low is not None and base is not None and low <= base:
         found.append(
             (
