@@ -104,3 +104,8 @@ def test_clipping_keeps_both_ends_and_shows_control_characters() -> None:
     assert wording.clipped("abc" * 100 + "end", 20).endswith("end")
     assert len(wording.clipped("abc" * 100, 20)) == 20
     assert wording.clipped("a\u202eb\x00\ud800\n") == "a\ufffdb\ufffd\ufffd\ufffd"
+
+
+@pytest.mark.parametrize(("text", "made"), [("as is", "As is."), ("Done.", "Done."), ("", "")])
+def test_a_reason_becomes_a_sentence(text: str, made: str) -> None:
+    assert wording.sentence(text) == made

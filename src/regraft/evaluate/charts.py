@@ -167,7 +167,7 @@ def regularisation_path(
 
     values = [p.y for _, points in rates for p in points if math.isfinite(p.y)]
     if values:
-        panels.append((200, 330))
+        panels.append((218, 330))  # below the legend
         z = _fitted(values, bottom=330, top=222, ends=(0.0, 1.0))
         body.append(_grid_y(x, z, [(t, f"{100 * t:g} %") for t in ticks(z.low, z.high, about=4)]))
         legend = 50.0

@@ -136,7 +136,7 @@ def _view(contents: ReportContents) -> JSON:
         "few": wording.FEW,
         "mistakes": mistakes,
         "path": report_results.path(contents.path, contents.chosen),
-        "choice": wording.clipped(contents.choice, 1000),
+        "choice": wording.sentence(wording.clipped(contents.choice, 1000)),
         "timing": report_facts.timing(result.get("seconds") or {}),
         "options": report_facts.options(contents.config),
         "env": report_facts.flattened(contents.env),
@@ -164,9 +164,7 @@ def _temperature(result: JSON) -> str:
     temperature = wording.number(result.get("temperature"))
     if temperature is None:
         return ""
-    sense = (
-        "too sure of itself" if temperature > 1.02 else "too timid" if temperature < 0.98 else "already well calibrated"
-    )
+    sense = "too sure of itself" if temperature > 1.1 else "too timid" if temperature < 0.9 else "about right"
     return f"The probabilities are scaled with temperature {temperature:.2f} (before that the head was {sense})."
 
 

@@ -85,6 +85,12 @@ def listed(names: Sequence[str], *, most: int = 4) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
+def sentence(text: str) -> str:
+    """With a capital letter in front and a full stop at the end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".!?…" else ".")
+
+
 def isolated(name: str) -> str:
     """A class name in quotes, fenced off so that right-to-left letters in it do not turn the sentence around."""
     return f"‘\u2068{name}\u2069’"
