@@ -79,7 +79,9 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
     devices = sorted({p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a stranger's model may warn; it is not the caller's doing
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also reseed devices that are not put back
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(0)
         try:
             for m in modules:
                 m.training = False
@@ -177,6 +179,8 @@ def _shapes(module: nn.Module, input_size: InputSize | None) -> Iterator[tuple[i
     if input_size is not None:
         size = (int(input_size),) * 2 if isinstance(input_size, int) else tuple(int(n) for n in input_size)
         yield size if len(size) != 2 else (channels, *size)
+        if len(size) == 2:
+            yield 3, *size  # the first layer need not see the image itself (a cosine transform before it)
         return
     for source in (getattr(module, "patch_embed", None), module, config):
         for name in ("img_size", "image_size"):
@@ -189,6 +193,7 @@ def _shapes(module: nn.Module, input_size: InputSize | None) -> Iterator[tuple[i
     said = cfg.get("input_size") if isinstance(cfg, dict) else None
     if isinstance(said, list | tuple) and len(said) == 3:
         yield channels, int(said[1]), int(said[2])
+        yield int(said[0]), int(said[1]), int(said[2])
     if type(module).__name__ == "Inception3":
         yield channels, 299, 299
     if isinstance(layer, nn.Linear):
