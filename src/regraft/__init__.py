@@ -37,6 +37,7 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)
 
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)

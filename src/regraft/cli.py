@@ -8,6 +8,7 @@ answers at once.
 from __future__ import annotations
 
 import glob
+import io
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from regraft.config import FitConfig
 from regraft.errors import DataError, RegraftError, UsageError
+from regraft.types import printable
 
 app = App(
     name="regraft",
@@ -164,7 +166,7 @@ def evaluate(
 @app.command
 def predict(
     run: Path,
-    images: list[str],
+    images: Annotated[list[str], Parameter(allow_leading_hyphen=True)],  # for a single -
     *,
     output: Path | None = None,
     proba: Annotated[bool, Parameter(negative="")] = False,
@@ -192,6 +194,7 @@ def predict(
 
     if output is not None:
         check_suffix(output)
+    paths = _paths(images)
     model = load(run, engine=engine, cache_dir=cache_dir)
     failures: list[str] = []
 
@@ -200,7 +203,7 @@ def predict(
         if len(failures) <= 20:
             print(f"image {path!r} cannot be used: {reason}; it has no prediction", file=sys.stderr)
 
-    parts = model.stream(_paths(images), on_failure=on_failure)
+    parts = model.stream(paths, on_failure=on_failure)
     count = 0
     if output is not None:
         parts = stream_predictions(output, parts, proba=proba)
@@ -218,7 +221,7 @@ def predict(
         print(f"{len(failures):,} of {count:,} images could not be used", file=sys.stderr)
     if not count or len(failures) == count:
         raise DataError(f"at least one image must be usable: {count} given, {len(failures)} unusable")
-    if output is not None:
+    if output is not None and not json_:
         print(output)
 
 
@@ -318,6 +321,9 @@ def cache_prune(*, older_than_days: float = 30.0, fingerprint: str | None = None
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # file names hold any bytes, and a terminal's encoding may be small
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(argv, exit_on_error=False, print_error=False, help_on_error=False)
     except CycloptsError as error:
@@ -335,7 +341,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"regraft: {message}", file=sys.stderr)
+    print(f"regraft: {printable(message)}", file=sys.stderr)
     return code
 
 
@@ -385,11 +391,19 @@ def _paths(images: list[str]) -> Iterator[Path]:
     from regraft.data import list_images
 
     if images == ["-"]:
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # file names hold any bytes
         return (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
-    # A name that fits nothing stays: it gets a row without a prediction, and the others go on.
-    return itertools.chain.from_iterable(
-        list_images(name) if os.path.lexists(name) or glob.has_magic(name) else [Path(name)] for name in images
-    )
+    parts: list[Iterator[Path]] = []
+    for name in images:
+        if os.path.lexists(name) or glob.has_magic(name):
+            found = list_images(name)
+            parts += [iter([next(found)]), found]  # a folder without images is refused now, not hours later
+        elif name.startswith("-"):
+            raise UsageError(f"{name!r} is no option of predict, and no file (regraft predict --help)")
+        else:  # it gets a row without a prediction, and the others go on
+            parts.append(iter([Path(name)]))
+    return itertools.chain.from_iterable(parts)
 
 
 def _print_predictions(table: dict[str, Any], *, first: bool) -> None:
@@ -398,7 +412,7 @@ def _print_predictions(table: dict[str, Any], *, first: bool) -> None:
         print("\t".join(["image", "predicted_label", "confidence", *extra]))
     for number, image in enumerate(table["image"]):
         label, confidence = table["predicted_label"][number], table["confidence"][number]
-        cells = [image, "" if label is None else label, "" if confidence is None else f"{confidence:.4f}"]
+        cells = [printable(image), "" if label is None else label, "" if confidence is None else f"{confidence:.4f}"]
         print("\t".join([*cells, *(f"{table[name][number]:.4f}" for name in extra)]))
 
 

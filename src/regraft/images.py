@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from regraft.errors import ImageError
+from regraft.pixels import checked_rgb, one_line, shrunk
 from regraft.signatures import is_cut_short, refusal
 
 MAX_PIXELS = 178_956_970
@@ -128,7 +129,7 @@ def inspect(data: bytes) -> ImageInfo:
             width, height = image.size  # a TIFF is turned while it is loaded
             orientation = _orientation(image)
             if mode not in _PLAIN_MODES:
-                _checked_rgb(image, (255, 255, 255))
+                checked_rgb(image, (255, 255, 255))
     if orientation in _ON_THEIR_SIDE:
         width, height = height, width
     return ImageInfo(format=fmt, mode=mode, height=height, width=width, num_frames=frames)
@@ -145,7 +146,7 @@ def decode(
     Args:
         data: the file's bytes.
         min_size: (height, width) that is enough; a larger JPEG is decoded at a fraction n/8 of its size that is
-            at least this.
+            at least this, other formats are averaged down by a whole factor.
         background: RGB that transparent pixels are laid over.
 
     Returns:
@@ -161,7 +162,9 @@ def decode(
     with _open(data) as image:
         _load(image, data)
         orientation = _orientation(image)
-        return _orient(np.asarray(_checked_rgb(image, background)), orientation)
+        if min_size is not None:
+            image = shrunk(image, min_size[::-1] if orientation >= 5 else min_size)
+        return _orient(np.asarray(checked_rgb(image, background)), orientation)
 
 
 def preprocess(data: bytes, transform: Transform) -> NDArray[np.uint8]:
@@ -265,7 +268,7 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError("too_large", f"it has more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:
         kind = "truncated" if is_cut_short(data) else "corrupt"
-        raise ImageError(kind, f"its header cannot be read ({_one_line(error)})") from None
+        raise ImageError(kind, f"its header cannot be read ({one_line(error)})") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError("too_large", f"it has {width:,} x {height:,} pixels, the limit is {MAX_PIXELS:,}")
@@ -286,7 +289,7 @@ def _load(image: Image.Image, data: bytes) -> None:
             "too_large", f"its {image.size[0]:,} x {image.size[1]:,} pixels need too much memory"
         ) from None
     except Exception as error:
-        text = _one_line(error)
+        text = one_line(error)
         if is_cut_short(data) or any(word in text for word in ("truncated", "Truncated", "end of file", "EOF")):
             raise ImageError("truncated", f"it is cut off or damaged within its {len(data):,} bytes ({text})") from None
         raise ImageError("corrupt", f"it cannot be decoded ({text})") from None
@@ -334,55 +337,3 @@ def decoder_fingerprint() -> str:
 
     versions = f"{DECODER} pillow-{PIL.__version__} simplejpeg-{simplejpeg.__version__} {MAX_PIXELS}"
     return f"{zlib.crc32(versions.encode()):08x}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
-def _checked_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    try:
-        return _to_rgb(image, background)
-    except MemoryError:
-        raise ImageError("too_large", "its pixels need too much memory") from None
-    except Exception as error:
-        raise ImageError(
-            "unsupported_format", f"its pixel layout {image.mode} cannot become RGB ({_one_line(error)})"
-        ) from None
-
-
-def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Any of Pillow's pixel layouts as RGB; deeper ones are brought to 8 bits.
-
-    16-bit values are taken at their word (65,535 is white); CMYK is converted without a colour profile, as Pillow does.
-    """
-    mode = image.mode
-    if mode.startswith("I;16"):
-        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
-    if mode in ("I", "F"):
-        return Image.fromarray(_to_8_bits(np.asarray(image, np.float64))).convert("RGB")
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or (mode in ("1", "L", "P", "RGB") and "transparency" in image.info):
-        if mode == "La":
-            image = image.convert("LA")
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, (*background, 255))
-        return Image.alpha_composite(canvas, rgba).convert("RGB")
-    if mode == "LAB":
-        from PIL import ImageCms
-
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        turned = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-        assert turned is not None
-        return turned
-    return image.convert("RGB")
-
-
-def _to_8_bits(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Bring 32-bit or floating-point grey values to 0..255: [0, 1], [0, 255] and [0, 65535] are taken at their
-    word, anything else is stretched from its own minimum to its own maximum."""
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 65_535:
-        top = 1.0 if high <= 1 else 255.0 if high <= 255 else 65_535.0
-        return np.asarray(np.rint(values * (255.0 / top)), np.uint8)
-    return np.asarray(np.rint((values - low) * (255.0 / max(high - low, 1e-12))), np.uint8)

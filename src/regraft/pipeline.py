@@ -331,19 +331,15 @@ def _held_out_predictions(
     manifest: Manifest, split: Split, features: Features, probe: LinearProbe, head: Head
 ) -> Predictions:
     """Probabilities of every image by a model that has not seen it: out of fold, or on the locked test set."""
-    probs = np.empty((len(manifest), manifest.num_classes), np.float64)
-    probs[split.development] = calibration.softmax(probe.oof_chosen_logits(), temperature=head.temperature)
-    probs[split.test] = head.pred_probs(features.values[split.test])
-    names = np.full(len(manifest), "train", dtype="U5")
-    names[split.test] = "test"
-    out_of_fold = np.ones(len(manifest), bool)
-    out_of_fold[split.test] = False
+    rows = np.concatenate([split.development, split.test])  # a leaking or test-only image is in neither
+    out_of_fold = np.arange(len(rows)) < len(split.development)
+    held_out = calibration.softmax(probe.oof_chosen_logits(), temperature=head.temperature)
     return Predictions(
-        images=manifest.images,
-        pred_probs=probs,
+        images=np.array(manifest.names, dtype=object)[rows],
+        pred_probs=np.concatenate([held_out, head.pred_probs(features.values[split.test])]),
         class_names=manifest.class_names,
-        labels=manifest.labels,
-        split=names,
+        labels=manifest.labels[rows],
+        split=np.where(out_of_fold, "train", "test"),
         out_of_fold=out_of_fold,
     )
 
@@ -353,14 +349,15 @@ def _evaluate(
 ) -> Evaluated:
     """On the locked test set, touched here and only here; without one, out of fold with the choice bootstrapped too."""
     development = manifest.labels[split.development]
+    assert predictions.out_of_fold is not None
+    assert predictions.labels is not None
     rows = split.test if len(split.test) else split.development
-    part = dataclasses.replace(
-        predictions,
-        images=manifest.images[rows],
-        pred_probs=predictions.pred_probs[rows],
-        labels=manifest.labels[rows],
-        split=None,
-        out_of_fold=None,
+    chosen = predictions.out_of_fold == (len(split.test) == 0)
+    part = Predictions(
+        images=np.asarray(predictions.images)[chosen],
+        pred_probs=predictions.pred_probs[chosen],
+        class_names=predictions.class_names,
+        labels=predictions.labels[chosen],
     )
     if len(split.test):
         found = intervals.group_bootstrap(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -60,14 +61,20 @@ def write_predictions(path: Path, predictions: Predictions, *, proba: bool) -> N
 def stream_predictions(path: Path, parts: Iterable[Predictions], *, proba: bool) -> Iterator[Predictions]:
     """Write predictions part by part and pass each part on; the file appears, whole, when the last one is written.
 
+    Without a part, no file is written. A probability that is not known is left empty, or null.
+
     Raises:
         UsageError: an ending other than .csv, .parquet or .json.
     """
     check_suffix(path)
+    parts = iter(parts)
+    first = next(parts, None)
+    if first is None:
+        return
     writer = {".csv": _csv, ".parquet": _parquet, ".json": _json}[path.suffix.lower()]
     with replacing(path) as aside, contextlib.closing(writer(aside)) as write:
         next(write)
-        for part in parts:
+        for part in itertools.chain([first], parts):
             write.send(columns(part, proba=proba))
             yield part
 
@@ -81,7 +88,7 @@ def _csv(path: Path) -> Any:
             if not header:
                 writer.writerow(table)
                 header = True
-            writer.writerows(zip(*table.values(), strict=True))
+            writer.writerows([None if v != v else v for v in row] for row in zip(*table.values(), strict=True))
 
 
 def _json(path: Path) -> Any:
@@ -111,7 +118,7 @@ def _parquet(path: Path) -> Any:
     try:
         while True:
             table = yield
-            arrays = {k: pa.array(_utf8(v), type=types.get(k)) for k, v in table.items()}
+            arrays = {k: pa.array(_utf8(v), type=types.get(k), from_pandas=True) for k, v in table.items()}  # NaN: null
             batch = pa.table(arrays)
             if writer is None:
                 writer = pq.ParquetWriter(path, batch.schema, compression="zstd")

@@ -91,6 +91,8 @@ class Predictor:
                 reasons[number] = str(error)
             except OSError as error:
                 reasons[number] = error.strerror or type(error).__name__
+            except ValueError as error:  # a path that holds a zero byte
+                reasons[number] = str(error)
             return None
 
         def on_chunk(_: NDArray[np.int64], good: NDArray[np.int64], features: NDArray[np.float32]) -> None:

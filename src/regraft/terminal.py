@@ -24,7 +24,7 @@ class TerminalListener(Listener):
     """Draws a progress bar for each stage on stderr; plain lines where stderr is not a terminal."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self._bars: Progress | None = None
         self._task: TaskID | None = None
         self._stage = ""
@@ -80,7 +80,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     width = None if sys.stdout.isatty() else 200
-    Console(highlight=False, markup=False, width=width).print(table)
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def print_metrics(result: JSON) -> None:

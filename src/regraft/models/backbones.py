@@ -11,8 +11,8 @@ import dataclasses
 import importlib.util
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class Backbone:
         build: returns the `nn.Module` in eval mode that turns normalised float32 (N, 3, size, size) into
             float32 (N, D); imports torch.
         ir: folder of a ready OpenVINO model (a bundle brings one), or None.
+        slices: named columns of the features, first and one past the last; without stages {"final": (0, D)}.
     """
 
     name: str
@@ -50,6 +51,11 @@ class Backbone:
     transform: Transform
     build: Callable[[], nn.Module]
     ir: Path | None = None
+    slices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.slices:
+            object.__setattr__(self, "slices", {"final": (0, self.num_features)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,8 @@ def resolve(name: str, *, cache_dir: Path, weights: Path | None = None) -> Backb
     Raises:
         BackboneError: no such architecture, or its weights are not to be had.
     """
+    if name.endswith("+stages"):
+        return _with_stages(resolve(name.removesuffix("+stages"), cache_dir=cache_dir, weights=weights))
     if name.endswith((".pth", ".pt", ".safetensors")):
         path = Path(name)
         return resolve(path.stem.split(".")[0], cache_dir=cache_dir, weights=path)
@@ -108,6 +116,19 @@ def resolve(name: str, *, cache_dir: Path, weights: Path | None = None) -> Backb
         raise BackboneError(f"a weights file must exist: {str(weights)!r} does not")
     known = _recall(name, weights, cache_dir)
     return known if known is not None else _resolve_timm(name, weights, cache_dir)
+
+
+def _with_stages(plain: Backbone) -> Backbone:
+    import torch
+
+    from regraft.models.stages import staged
+
+    def build() -> nn.Module:
+        return staged(plain.build(), torch.zeros(1, 3, plain.transform.size, plain.transform.size))[0]
+
+    _, slices = staged(plain.build(), torch.zeros(1, 3, plain.transform.size, plain.transform.size))
+    width = slices["final"][1]
+    return dataclasses.replace(plain, name=f"{plain.name}+stages", num_features=width, build=build, slices=slices)
 
 
 def offline_backbones() -> list[str]:

@@ -15,6 +15,9 @@ from regraft.types import JSON
 CONFIG, ENV, RESULT, METRICS = "config.yaml", "env.json", "result.json", "metrics.jsonl"
 PREDICTIONS, REPORT, MODEL = "predictions.parquet", "report.html", "model"
 
+_NOT_IN_NAMES = re.compile('[/\\\\<>:"|?*\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+"""What a run's path never holds: it is printed as one line, and written into files as UTF-8."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
@@ -39,10 +42,11 @@ def create_run_folder(runs_dir: Path, project: str, name: str | None = None, *, 
     """Make `runs_dir/project/name`; without a name the next free number, safe against others doing the same.
 
     Raises:
-        UsageError: the name is taken and `exist_ok` is not set, or it is not a plain file name.
+        UsageError: the name is taken and `exist_ok` is not set, or by something that is no run, or it is not a plain
+            file name.
     """
     for word, value in (("project", project), ("name", name)):
-        if value is not None and (not value.strip(". ") or re.search(r'[/\\\0<>:"|?*]', value)):
+        if value is not None and (not value.strip(". ") or _NOT_IN_NAMES.search(value)):
             raise UsageError(f"a run's {word} must be a plain folder name: {value!r} is not")
     parent = runs_dir / project
     parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +55,8 @@ def create_run_folder(runs_dir: Path, project: str, name: str | None = None, *, 
         if folder.exists():
             if not exist_ok:
                 raise UsageError(f"a run is never overwritten unasked: {folder} exists; choose another --name")
+            if not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+                raise UsageError(f"only a run is ever replaced: {folder} is no run; choose another --name")
             shutil.rmtree(folder)
         folder.mkdir()
         return folder
@@ -68,7 +74,7 @@ def create_run_folder(runs_dir: Path, project: str, name: str | None = None, *, 
 def project_name(source: Path) -> str:
     """The project a data folder or manifest belongs to unless said otherwise: its own name."""
     name = source.resolve().stem if source.is_file() else source.resolve().name
-    return re.sub(r'[/\\\0<>:"|?*]', "_", name).strip(". ") or "data"
+    return _NOT_IN_NAMES.sub("_", name).strip(". ") or "data"
 
 
 def list_runs(runs_dir: Path) -> list[RunRecord]:
