@@ -21,7 +21,6 @@ from cyclopts import App, CycloptsError, Parameter
 
 from regraft.config import FitConfig
 from regraft.errors import DataError, RegraftError, UsageError
-from regraft.types import printable
 
 app = App(
     name="regraft",
@@ -341,6 +340,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
+    from regraft.types import printable
+
     print(f"regraft: {printable(message)}", file=sys.stderr)
     return code
 
@@ -407,6 +408,8 @@ def _paths(images: list[str]) -> Iterator[Path]:
 
 
 def _print_predictions(table: dict[str, Any], *, first: bool) -> None:
+    from regraft.types import printable
+
     extra = [name for name in table if name.startswith("p_")]
     if first:
         print("\t".join(["image", "predicted_label", "confidence", *extra]))

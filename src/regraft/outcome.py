@@ -169,26 +169,13 @@ def ranked_runs(runs_dir: Path, metric: str) -> list[JSON]:
     """Rows for `regraft runs`: finished runs best first within their project, unfinished ones last."""
     rows: list[JSON] = []
     for record in runs.list_runs(runs_dir):
-        result = record.result
         row: JSON = {"run": str(record.path), "project": record.project, "finished": record.finished}
-        if result is None:
-            rest = ("95 % interval", "accuracy", "by", "images", "strategy", "backbone", "seconds")
-            rows.append(row | {metric: "unfinished"} | dict.fromkeys(rest, ""))
-            continue
-        interval = Interval(**result["metrics"][metric])
-        rows.append(
-            row
-            | {
-                metric: round(interval.estimate, 4),
-                "95 % interval": f"{interval.low:.3f}–{interval.high:.3f}",
-                "accuracy": round(result["metrics"]["accuracy"]["estimate"], 4),
-                "by": result["split"],
-                "images": result["num_images"],
-                "strategy": result["strategy"],
-                "backbone": result["backbone"],
-                "seconds": round(sum(result["seconds"].values()), 1),
-            }
-        )
+        try:
+            facts = _facts(record.result or {}, metric)
+        except (KeyError, TypeError, ValueError, AttributeError):  # killed before its end, or not as we wrote it
+            facts = {metric: "unfinished"} | dict.fromkeys(_FACTS, "")
+            row["finished"] = None
+        rows.append(row | facts)
     sign = 1 if metric in ("log_loss", "ece") else -1
 
     def order(row: JSON) -> tuple[str, bool, float]:
@@ -196,3 +183,20 @@ def ranked_runs(runs_dir: Path, metric: str) -> list[JSON]:
         return row["project"], unfinished, 0.0 if unfinished else sign * row[metric]
 
     return sorted(rows, key=order)
+
+
+_FACTS = ("95 % interval", "accuracy", "by", "images", "strategy", "backbone", "seconds")
+
+
+def _facts(result: JSON, metric: str) -> JSON:
+    interval = Interval(**result["metrics"][metric])
+    values = (
+        f"{interval.low:.3f}–{interval.high:.3f}",
+        round(result["metrics"]["accuracy"]["estimate"], 4),
+        result["split"],
+        result["num_images"],
+        result["strategy"],
+        result["backbone"],
+        round(sum(result["seconds"].values()), 1),
+    )
+    return {metric: round(interval.estimate, 4)} | dict(zip(_FACTS, values, strict=True))
