@@ -37,7 +37,7 @@ def main() -> None:
         run = fit(data, runs_dir=Path(scratch) / "runs", cache_dir=cache)
         environment = {**os.environ, "REGRAFT_CACHE_DIR": str(cache)}
         image = str(next(data.rglob("*.jpg")))
-        regraft = [sys.executable, "-m", "regraft.cli"]
+        regraft = [sys.executable, "-m", "regraft"]
         commands = {
             "import torch": [sys.executable, "-c", "import torch"],
             "predict": [*regraft, "predict", str(run.path), image],
@@ -50,9 +50,8 @@ def main() -> None:
         values = [row[name] for row in rows]
         print(f"{name:>24} median {statistics.median(values):6.3f} s  ({min(values):.3f}–{max(values):.3f})")
     ratios = [row["predict"] / row["import torch"] for row in rows]
-    print(
-        f"{'predict / import torch':>24} median {statistics.median(ratios):6.2f}    ({min(ratios):.2f}–{max(ratios):.2f})"
-    )
+    spread = f"({min(ratios):.2f}–{max(ratios):.2f})"
+    print(f"{'predict / import torch':>24} median {statistics.median(ratios):6.2f}    {spread}")
 
 
 if __name__ == "__main__":

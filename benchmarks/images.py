@@ -12,7 +12,7 @@ from PIL import Image
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian: dataset-fashion-mnist
 OPENCLIPART = Path("/usr/share/openclipart/png")  # Debian: openclipart-png
-FASHION_CLASSES = "t-shirt trouser pullover dress coat sandal shirt sneaker bag ankle-boot".split()
+FASHION_CLASSES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]
 CLIPART_CLASSES = (
     "animals", "computer", "food", "geography", "office", "people", "recreation", "shapes", "signs_and_symbols",
     "special", "tools", "transportation",

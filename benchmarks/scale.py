@@ -61,7 +61,7 @@ def main() -> None:
             write_noisy_digits(data, size)
             environment = {**os.environ, "REGRAFT_CACHE_DIR": str(Path(scratch) / "cache")}
             command = [
-                sys.executable, "-m", "regraft.cli", "fit", str(data), "--image-size", str(options.image_size),
+                sys.executable, "-m", "regraft", "fit", str(data), "--image-size", str(options.image_size),
                 "--runs-dir", str(Path(scratch) / "runs"), "--json",
             ]  # fmt: skip
             first, peak, result = run(command, environment)

@@ -1,0 +1,7 @@
+"""`python -m regraft`."""
+
+import sys
+
+from regraft.cli import main
+
+sys.exit(main())

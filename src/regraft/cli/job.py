@@ -1,0 +1,185 @@
+"""The main job: demo, scan, fit, evaluate, runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from regraft.cli.options import CacheDir, Json, RunsDir, print_json
+from regraft.config import FitConfig
+from regraft.errors import UsageError
+
+
+def demo(folder: Path = Path("regraft-demo"), *, json_: Json = False) -> None:
+    """The whole job on real data, offline: handwritten digits, ImageNet weights, a report.
+
+    Parameters
+    ----------
+    folder
+        Where the images and the run are written.
+    """
+    from regraft.demo import write_digits
+    from regraft.pipeline import fit as fit_
+    from regraft.terminal import TerminalListener
+
+    listener = TerminalListener()
+    images = write_digits(folder / "digits")
+    listener.say(f"1,797 handwritten digits (scikit-learn) in {images}")
+    _finish(fit_(images, FitConfig(runs_dir=folder / "runs"), listener=listener), json_)
+
+
+def scan(
+    data: Path,
+    *,
+    issues: Path | None = None,
+    image_column: str = "image",
+    label_column: str = "label",
+    split_column: str = "split",
+    group_column: str = "group",
+    cache_dir: CacheDir = None,
+    json_: Json = False,
+) -> None:
+    """What was understood of the data, and what is wrong with it. Nothing on disk is changed.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, train/val/test folders of them, or a CSV or Parquet manifest.
+    issues
+        Write the issues table, one row per image, to this .csv, .parquet or .json file.
+    image_column
+        Column of a manifest that holds the image paths.
+    label_column
+        Column that holds the class names.
+    split_column
+        Column that holds train, val or test.
+    group_column
+        Column of groups that must not straddle two splits.
+    """
+    from regraft.data import write_issues
+    from regraft.pipeline import read
+    from regraft.progress import Stopwatch
+    from regraft.terminal import TerminalListener
+
+    listener = TerminalListener()
+    with Stopwatch(listener).stage("scan"):
+        found = read(
+            data, cache_dir=cache_dir, listener=listener, image_column=image_column, label_column=label_column,
+            split_column=split_column, group_column=group_column,
+        )  # fmt: skip
+    if issues is not None:
+        write_issues(found, issues)
+        listener.say(f"issues table: {issues}")
+    if json_:
+        print_json(found.as_dict())
+    else:
+        _print_scan(found.as_dict(), issues)
+
+
+def fit(data: Path, config: Annotated[FitConfig | None, Parameter(name="*")] = None, *, json_: Json = False) -> None:
+    """Fit a classifier and estimate honestly how good it is; the last line is the run's folder.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, train/val/test folders of them, or a CSV or Parquet manifest.
+    """
+    from regraft.pipeline import fit as fit_
+    from regraft.terminal import TerminalListener
+
+    _finish(fit_(data, config or FitConfig(), listener=TerminalListener()), json_)
+
+
+def evaluate(
+    run: Path, data: Path, *, output: Path | None = None, cache_dir: CacheDir = None, json_: Json = False
+) -> None:
+    """The same measures on other labelled data, which the model has not seen.
+
+    Parameters
+    ----------
+    run
+        A run folder, or the model folder in it.
+    data
+        Labelled images: what `fit` takes.
+    output
+        Write the predictions to this .csv, .parquet or .json file.
+    """
+    from regraft.outcome import evaluation_json
+    from regraft.pipeline import evaluate as evaluate_
+    from regraft.pipeline import read
+    from regraft.predictions import check_suffix, write_predictions
+    from regraft.predictor import load
+    from regraft.progress import Stopwatch
+    from regraft.terminal import TerminalListener, print_metrics
+
+    if output is not None:
+        check_suffix(output)
+    listener = TerminalListener()
+    watch = Stopwatch(listener)
+    model = load(run, cache_dir=cache_dir)
+    with watch.stage("scan"):
+        found = read(data, cache_dir=cache_dir, listener=listener)
+    with watch.stage("evaluate"):
+        evaluated = evaluate_(model, found, listener=listener)
+    if output is not None:
+        write_predictions(output, evaluated.predictions, proba=True)
+    result = evaluation_json(evaluated) | {"num_excluded": found.num_excluded, "model": str(run)}
+    if json_:
+        print_json(result)
+    else:
+        print_metrics(result)
+
+
+def runs(runs_dir: RunsDir = Path("runs"), *, metric: str = "macro_f1", json_: Json = False) -> None:
+    """What has been run, best first within each project.
+
+    Parameters
+    ----------
+    runs_dir
+        Folder in which runs are kept.
+    metric
+        What best means: accuracy, balanced_accuracy, macro_f1, log_loss or ece.
+    """
+    from regraft.outcome import MEASURES, ranked_runs
+    from regraft.terminal import print_table
+
+    if metric not in MEASURES:
+        raise UsageError(f"a metric is one of {', '.join(MEASURES)}: {metric!r} is not")
+    if not runs_dir.is_dir():
+        raise UsageError(f"a runs folder must exist: {str(runs_dir)!r} does not; regraft fit DATA makes one")
+    rows = ranked_runs(runs_dir, metric)
+    if json_:
+        print_json(rows)
+        return
+    header = ("run", metric, "95 % interval", "accuracy", "by", "images", "strategy", "backbone", "seconds")
+    print_table("", header, [[row[name] for name in header] for row in rows] or [["none"] + [""] * 8])
+
+
+def _finish(run: Any, json_: bool) -> None:
+    from regraft.terminal import print_metrics
+
+    if json_:
+        print_json(run.result | {"run": str(run.path)})
+        return
+    print_metrics(run.result)
+    print(f"report: {run.report}")
+    print(run.path)
+
+
+def _print_scan(found: dict[str, Any], issues: Path | None) -> None:
+    from regraft.terminal import print_table
+
+    print(found["source"])
+    print(f"{found['num_images']:,} usable images of {found['num_files']:,} files, {found['num_excluded']:,} left out")
+    for note in found["notes"]:
+        print(note)
+    print_table("", ("class", "images"), list(found["classes"].items()))
+    for title, part in (("left out", found["excluded"]), ("kept, with a remark", found["remarks"])):
+        rows = [(kind, row["num_images"], row["examples"][0]["reason"]) for kind, row in part.items()]
+        if rows:
+            print()
+            print_table(title, ("kind", "images", "for example"), rows)
+    if issues is None and (found["excluded"] or found["remarks"]):
+        print("\nlist all: regraft scan DATA --issues issues.csv")
