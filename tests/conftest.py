@@ -138,8 +138,9 @@ def stranger(
     *words: object, cwd: Path | None = None, stdin: bytes = b"", env: dict[str, str] | None = None, timeout: float = 120
 ) -> Answer:
     """The command line as anyone runs it: a process of its own."""
+    plain = [word if isinstance(word, bytes) else str(word) for word in words]
     done = subprocess.run(
-        [sys.executable, "-m", "regraft.cli", *(os.fspath(w) if isinstance(w, Path | bytes) else str(w) for w in words)],
+        [sys.executable, "-c", "import sys; from regraft.cli import main; sys.exit(main())", *plain],
         cwd=cwd, input=stdin, env={**os.environ, **(env or {})}, capture_output=True, timeout=timeout, check=False,
     )  # fmt: skip
     return Answer(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -62,15 +63,18 @@ class FitConfig:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("weights", "runs_dir", "cache_dir"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, Path(value).expanduser())
         wrong = list(_wrong_words(self))
         rules = [
-            (self.image_size is None or 16 <= self.image_size <= 2048, "image_size", "lies between 16 and 2048 pixels"),
-            (2 <= self.folds <= 100, "folds", "lies between 2 and 100"),
-            (self.repeats is None or 1 <= self.repeats <= 100, "repeats", "lies between 1 and 100"),
-            (self.test == "auto" or 0 <= float(self.test) < 1, "test", "is auto or a share from 0 to below 1"),
-            (0 <= self.seed < 2**32, "seed", "lies between 0 and 2^32 - 1"),
+            (self.image_size is None or _within(self.image_size, 16, 2048), "image_size", "a number from 16 to 2048"),
+            (_within(self.folds, 2, 100), "folds", "a number from 2 to 100"),
+            (self.repeats is None or _within(self.repeats, 1, 100), "repeats", "a number from 1 to 100"),
+            (self.test == "auto" or _is_share(self.test), "test", "auto or a share from 0 to below 1"),
+            (_within(self.seed, 0, 2**32 - 1), "seed", "a number from 0 to 2^32 - 1"),
         ]
-        wrong += [f"{name} {rule}: {getattr(self, name)!r} does not" for good, name, rule in rules if not good]
+        wrong += [f"{name} is {rule}: {getattr(self, name)!r} is not" for good, name, rule in rules if not good]
         if wrong:
             raise UsageError("; ".join(wrong))
 
@@ -84,12 +88,12 @@ class FitConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = [f"{word!r} is not an option of fit{nearest(word, known)}" for word in options if word not in known]
         if unknown:
+            try:
+                cls(**{word: value for word, value in options.items() if word in known})
+            except UsageError as error:
+                unknown.append(str(error))
             raise UsageError("; ".join(unknown))
-        values = dict(options)
-        for name in ("weights", "runs_dir", "cache_dir"):
-            if isinstance(values.get(name), str):
-                values[name] = Path(values[name]).expanduser()
-        return cls(**values)
+        return cls(**options)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
@@ -103,6 +107,14 @@ class Settled:
 
     value: Any
     reason: str
+
+
+def _within(value: object, low: int, high: int) -> bool:
+    return type(value) is not bool and isinstance(value, Integral) and low <= int(value) <= high
+
+
+def _is_share(value: object) -> bool:
+    return type(value) is not bool and isinstance(value, Real) and 0 <= float(value) < 1
 
 
 def _wrong_words(config: FitConfig) -> list[str]:

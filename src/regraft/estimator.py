@@ -74,19 +74,20 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(X) != len(labels):
             raise DataError(f"every image needs one label: {len(X)} images, {len(labels)} labels")
         self.classes_ = np.unique(labels)
-        words = {str(value): value for value in self.classes_.tolist()}
         with tempfile.TemporaryDirectory(prefix="regraft-") as folder:
             manifest = Path(folder) / "images.csv"
             with manifest.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
                 writer = csv.writer(stream)
                 writer.writerow(["image", "label"])
-                writer.writerows((Path(path).absolute(), label) for path, label in zip(X, labels.tolist(), strict=True))
+                # Numbers stand for the labels, which may be anything, also words that a manifest would tidy up.
+                numbers = np.searchsorted(self.classes_, labels).tolist()
+                writer.writerows((Path(path).absolute(), f"class{k:06d}") for path, k in zip(X, numbers, strict=True))
             options = {name: value for name, value in self.get_params().items() if value is not None}
             run = fit(manifest, FitConfig.from_options({**options, "test": 0.0, "runs_dir": Path(folder) / "runs"}))
             # The bundle is small but its folder goes away: the predictor must have read all it needs.
             self._model = _loaded(run.path, self.cache_dir)
             self.metrics_ = run.metrics
-        self._columns = np.array([np.flatnonzero(self.classes_ == words[name])[0] for name in self._model.class_names])
+        self._columns = np.array([int(name.removeprefix("class")) for name in self._model.class_names])
         return self
 
     def predict_proba(self, X: Sequence[str | Path]) -> NDArray[np.float64]:

@@ -27,13 +27,17 @@ def replacing(path: Path) -> Iterator[Path]:
     The rename is atomic on one file system (POSIX; also over NFS), so a crash leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
+    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")  # not its own name: a longest name leaves no room
     try:
         yield aside
-        with aside.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        sync(aside)
         aside.replace(path)
-        _sync_folder(path.parent)
+        with contextlib.suppress(OSError):  # not every file system lets a folder be synced
+            sync(path.parent)
+    except OSError as error:
+        if error.filename is None:  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -54,10 +58,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -13,11 +13,12 @@ Loading checks every file against the hash that `config.json` records.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +27,17 @@ from safetensors.numpy import load_file, save
 
 from regraft.errors import BundleError
 from regraft.files import write_bytes, write_json
-from regraft.images import Transform
+from regraft.images import ResizePolicy, Transform
 from regraft.models.backbones import Backbone, build_with, hash_file
-from regraft.types import JSON
+from regraft.types import JSON, printable
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = "regraft-bundle/1"
+Precision = Literal["fp32", "bf16"]
 _HEAD, _BACKBONE, _IR = "head.safetensors", "backbone.safetensors", "backbone"
+_FILES = (_HEAD, _BACKBONE, f"{_IR}/model.xml", f"{_IR}/model.bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -148,7 +151,7 @@ def load_bundle(path: Path) -> Bundle:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except OSError:
         raise BundleError(f"a model is a run folder or its model/ folder: {str(path)!r} has no config.json") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"the model {str(folder)!r} is damaged: config.json is not JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
@@ -156,22 +159,19 @@ def load_bundle(path: Path) -> Bundle:
     _check_files(folder, config)
     try:
         transform = Transform.from_dict(config["transform"])
-        tensors = load_file(folder / _HEAD)
-        weight, bias = tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32)
-        class_names = tuple(str(name) for name in config["class_names"])
-        facts = config["backbone"]
-        if weight.shape != (len(class_names), facts["num_features"]) or bias.shape != (len(class_names),):
-            raise ValueError(f"head {weight.shape} does not fit {len(class_names)} classes")
+        class_names, facts = tuple(config["class_names"]), config["backbone"]
+        _check_facts(config, transform)
+        head = _head(folder, config)
         return Bundle(
             path=folder,
             class_names=class_names,
             transform=transform,
             precision=str(config["precision"]),
-            head=Head(weight=weight, bias=bias, temperature=float(config["head"]["temperature"])),
-            backbone=_backbone(folder, facts, transform),
+            head=head,
+            backbone=_backbone(folder, facts, transform, config["files"]),
             config=config,
         )
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, SafetensorError) as error:
         raise BundleError(f"the model {str(folder)!r} is damaged: {type(error).__name__}: {error}") from None
 
 
@@ -180,16 +180,55 @@ def _check_files(folder: Path, config: JSON) -> None:
     if not isinstance(files, dict) or _HEAD not in files:
         raise BundleError(f"the model {str(folder)!r} is damaged: config.json lists no files")
     for name, digest in files.items():
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"a model's files lie in its folder: {name!r} does not")
+        if name not in _FILES:
+            raise BundleError(f"a model consists of {', '.join(_FILES)}: {name!r} is none of them")
         if not (folder / name).is_file():
             raise BundleError(f"the model {str(folder)!r} is incomplete: {name} is missing")
         if hash_file(folder / name) != digest:
             raise BundleError(f"the model {str(folder)!r} is damaged: {name} is not what was saved")
 
 
-def _backbone(folder: Path, facts: JSON, transform: Transform) -> Backbone:
+def _check_facts(config: JSON, transform: Transform) -> None:
+    """Raise ValueError or TypeError unless `config.json` says what a fit could have written."""
+    names, facts = config["class_names"], config["backbone"]
+    numbers = [*transform.mean, *transform.std, transform.crop_pct, config["head"]["temperature"]]
+    rules = {
+        "class_names must be different, printable names": isinstance(names, list)
+        and all(isinstance(name, str) and name and printable(name) == name for name in names)
+        and len(set(names)) == len(names) > 0,
+        "transform.size must lie between 1 and 4096": type(transform.size) is int and 1 <= transform.size <= 4096,
+        "transform.policy must be squash, crop or pad": transform.policy in get_args(ResizePolicy),
+        "transform.mean and std must be three numbers each": len(transform.mean) == len(transform.std) == 3
+        and all(np.isfinite(number) for number in numbers)
+        and min(transform.std) > 0,
+        "transform.crop_pct must lie above 0 and be at most 1": 0 < transform.crop_pct <= 1,
+        "transform.background must be three levels": len(transform.background) == 3
+        and all(type(level) is int and 0 <= level <= 255 for level in transform.background),
+        "precision must be fp32 or bf16": config["precision"] in get_args(Precision),
+        "the temperature must be above 0": config["head"]["temperature"] > 0,
+        # Other forms, such as hf-hub:…, would make timm ask a server.
+        "backbone.name must be an architecture": re.fullmatch(r"\w+(\.[\w-]+)*(\+stages)?", facts["name"]) is not None,
+    }
+    for rule, kept in rules.items():
+        if not kept:
+            raise ValueError(rule)
+
+
+def _head(folder: Path, config: JSON) -> Head:
+    tensors = load_file(folder / _HEAD)
+    weight, bias = tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32)
+    num_classes = len(config["class_names"])
+    if weight.shape != (num_classes, config["backbone"]["num_features"]) or bias.shape != (num_classes,):
+        raise ValueError(f"a head of {weight.shape} does not fit {num_classes} classes")
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise ValueError("the head must hold finite numbers")
+    return Head(weight=weight, bias=bias, temperature=float(config["head"]["temperature"]))
+
+
+def _backbone(folder: Path, facts: JSON, transform: Transform, files: JSON) -> Backbone:
     def build() -> nn.Module:
+        if _BACKBONE not in files:
+            raise BundleError(f"the model {str(folder)!r} is incomplete: {_BACKBONE} is missing")
         return build_with(str(facts["name"]), folder / _BACKBONE)
 
     ir = folder / _IR
@@ -201,5 +240,5 @@ def _backbone(folder: Path, facts: JSON, transform: Transform) -> Backbone:
         num_parameters=int(facts["num_parameters"]),
         transform=transform,
         build=build,
-        ir=ir if (ir / "model.xml").is_file() else None,
+        ir=ir if {f"{_IR}/model.xml", f"{_IR}/model.bin"} <= files.keys() else None,  # listed: checked by its hash
     )

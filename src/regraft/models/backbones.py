@@ -124,9 +124,9 @@ def _with_stages(plain: Backbone) -> Backbone:
     from regraft.models.stages import staged
 
     def build() -> nn.Module:
-        return staged(plain.build(), torch.zeros(1, 3, plain.transform.size, plain.transform.size))[0]
+        return staged(plain.build(), torch.zeros(2, 3, plain.transform.size, plain.transform.size))[0]
 
-    _, slices = staged(plain.build(), torch.zeros(1, 3, plain.transform.size, plain.transform.size))
+    _, slices = staged(plain.build(), torch.zeros(2, 3, plain.transform.size, plain.transform.size))
     width = slices["final"][1]
     return dataclasses.replace(plain, name=f"{plain.name}+stages", num_features=width, build=build, slices=slices)
 
@@ -178,7 +178,7 @@ def _resolve_timm(name: str, weights: Path | None, cache_dir: Path) -> Backbone:
             f"without a network these work: {', '.join(offline_backbones()) or 'none is installed'}"
         )
     cfg = timm.get_pretrained_cfg(name)
-    if cfg is None:
+    if cfg is None or (weights is None and not cfg.hf_hub_id):
         raise BackboneError(f"timm has no pretrained weights for {name!r}; give a file with --weights")
     path = weights if weights is not None else _fetch(name, cfg)
     module = _build(name, _load_weights(path))
@@ -214,9 +214,13 @@ def _fetch(name: str, cfg: Any) -> Path:
 def _load_weights(path: Path) -> dict[str, Any]:
     """A state dict from a safetensors file, or from a PyTorch file that holds tensors and nothing else."""
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise BackboneError(f"a .safetensors file must be whole: {str(path)!r} is not ({error})") from None
     import torch
 
     try:
@@ -229,7 +233,9 @@ def _load_weights(path: Path) -> dict[str, Any]:
     for key in ("state_dict", "model", "state_dict_ema"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    return dict(state)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise BackboneError(f"a weights file holds named tensors: {path.name!r} holds something else")
+    return state
 
 
 def _in_order(name: str, state: dict[str, Any]) -> dict[str, Any]:
@@ -255,6 +261,13 @@ def _build(name: str, state: dict[str, Any]) -> nn.Module:
         bias = state.get(f"{classifier}.weight")
         classes = int(bias.shape[0]) if bias is not None else 0
     module = timm.create_model(name, pretrained=False, num_classes=classes)
+    own = module.state_dict()
+    odd = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if odd:
+        raise BackboneError(
+            f"the weights must fit {name}: {len(odd)} tensors have another shape, such as {min(odd)} with "
+            f"{tuple(state[min(odd)].shape)} instead of {tuple(own[min(odd)].shape)}"
+        )
     missing, unexpected = module.load_state_dict(state, strict=False)
     if missing or unexpected:
         raise BackboneError(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from regraft.errors import BackboneError
 from regraft.features.engines import Choice, Engine, Session, num_cores
+from regraft.files import sync
 from regraft.models.backbones import Backbone
 
 CHUNK = 4
@@ -31,21 +32,29 @@ def open_openvino(backbone: Backbone, *, choice: Choice, size: int, cache_dir: P
     """Compile a backbone for this CPU, converting it first where no IR is at hand."""
     folder = backbone.ir if backbone.ir is not None else ir_folder(backbone, size=size, cache_dir=cache_dir)
     threads = num_cores()
-    core = ov.Core()
-    # The compiled model is kept too: compiling takes longer than reading it back.
-    core.set_property({"CACHE_DIR": str(cache_dir / "compiled")})
-    model = core.read_model(folder / "model.xml")
-    model.reshape([CHUNK, size, size, 3])
-    compiled = core.compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[choice.precision],
-            "PERFORMANCE_HINT": "THROUGHPUT",
-            "NUM_STREAMS": threads,
-            "INFERENCE_NUM_THREADS": threads,
-        },
-    )
+    settings = {
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[choice.precision],
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": threads,
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    try:
+        try:
+            # The compiled model is kept too: compiling takes longer than reading it back.
+            compiled = _compile(folder, size, settings, kept_in=cache_dir / "compiled")
+        except RuntimeError:  # a cache that cannot be written is no reason not to predict
+            compiled = _compile(folder, size, settings, kept_in=None)
+        width = list(compiled.output(0).shape)
+    except (RuntimeError, ValueError) as error:
+        raise BackboneError(
+            f"a converted backbone must be as it was written: {str(folder)!r} cannot be opened "
+            f"({' '.join(str(error).split())[-160:]}); delete that folder, or use --engine torch"
+        ) from None
+    if width != [CHUNK, backbone.num_features]:
+        raise BackboneError(
+            f"the backbone {backbone.name} must give {backbone.num_features} features: "
+            f"{str(folder)!r} gives {width[1:]}"
+        )
 
     def session() -> Session:
         request = compiled.create_infer_request()
@@ -62,6 +71,15 @@ def open_openvino(backbone: Backbone, *, choice: Choice, size: int, cache_dir: P
     )  # fmt: skip
 
 
+def _compile(folder: Path, size: int, settings: dict[str, Any], *, kept_in: Path | None) -> ov.CompiledModel:
+    core = ov.Core()
+    if kept_in is not None:
+        core.set_property({"CACHE_DIR": str(kept_in)})
+    model = core.read_model(folder / "model.xml")
+    model.reshape([CHUNK, size, size, 3])
+    return core.compile_model(model, "CPU", settings)
+
+
 def ir_folder(backbone: Backbone, *, size: int, cache_dir: Path) -> Path:
     """The folder of the backbone's IR in the cache, converting it now where it is not there yet."""
     transform = backbone.transform
@@ -72,6 +90,8 @@ def ir_folder(backbone: Backbone, *, size: int, cache_dir: Path) -> Path:
         aside = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
         try:
             _convert(backbone, size, aside)
+            for file in aside.iterdir():
+                sync(file)
             try:
                 aside.rename(folder)
             except OSError:  # another process was faster; the content is the same
