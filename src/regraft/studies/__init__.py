@@ -1,0 +1,15 @@
+"""Studies: measured answers to "which one?", on cached features.
+
+rank.py             which backbone: the outline
+candidates.py       what is compared: backbones, stages, input sizes, flips, combinations
+shelf.py            the curated list behind `auto`, what of it can be reached, and ImageNet accuracies
+passes.py           a backbone over the images once, and how fast it was
+scores.py           a candidate's features → ridge, nearest neighbours, columns; the solved head for the shortlist
+neighbours.py       nearest neighbours without the own group
+transferability.py  LogME, H-score, LEEP, GBC: shown, never deciding
+source_head.py      the classifier a backbone was trained with, for LEEP
+decide.py           paired intervals, ties, the pick, what measuring gained
+ranking.py          the result and its JSON
+rank_card.py        accuracy against cost as a page
+similarity.py       how far the images are from what the backbone was trained on
+"""
