@@ -71,6 +71,7 @@ class Transform:
         mean: per channel, subtracted from values in [0, 1].
         std: per channel, divided by.
         background: RGB that transparent pixels are laid over, and that `pad` fills with.
+        flip: mirror the square left to right, for test-time augmentation.
     """
 
     size: int = 224
@@ -79,10 +80,14 @@ class Transform:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     background: tuple[int, int, int] = (255, 255, 255)
+    flip: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON object; `Transform(**as_dict())` gives it back. Includes the decoder for the record."""
-        return {**asdict(self), "decoder": DECODER}
+        """A JSON object that `from_dict` reads. Includes the decoder for the record."""
+        fields = asdict(self)
+        if not self.flip:  # left out, so that fingerprints from before there was a flip stay valid
+            del fields["flip"]
+        return {**fields, "decoder": DECODER}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Transform:
@@ -179,7 +184,8 @@ def preprocess(data: bytes, transform: Transform) -> NDArray[np.uint8]:
     size = transform.size
     need = round(size / transform.crop_pct) if transform.policy == "crop" else size
     pixels = decode(data, min_size=(need, need), background=transform.background)
-    return resize(pixels, transform)
+    square = resize(pixels, transform)
+    return np.ascontiguousarray(square[:, ::-1]) if transform.flip else square
 
 
 def resize(pixels: NDArray[np.uint8], transform: Transform) -> NDArray[np.uint8]:
