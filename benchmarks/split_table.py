@@ -3,7 +3,7 @@
     python benchmarks/split_table.py                       # everything; writes docs/split-table.md
     python benchmarks/split_table.py --only resnet18 vgg11 # prints these rows only
 
-Random weights, no network. Each model is cut on the smallest of 64, 96 and its own input size that it accepts, and
+Random weights, no network. Each model is cut on the smallest of 64, 96, 224 and its own input size that it accepts, and
 head(backbone(x)) is compared with model(x) on three fresh random images; a row says found only where the largest
 difference is at most 1e-5 of max(1, largest score). The exit status is 1 where a model is neither found nor by hand.
 
@@ -28,7 +28,7 @@ from regraft.errors import SplitError
 from regraft.models.split import SplitModel, split
 
 TABLE = Path(__file__).parent.parent / "docs" / "split-table.md"
-SIDES = (64, 96, None)
+SIDES = (64, 96, 224, None)
 SMALL_WORDS = (
     *(
         "test_",
@@ -70,12 +70,18 @@ def main() -> int:
         names = timm.list_models(module=family)
         if names and (not args.only or family in args.only):
             name = smallest(names)
-            rows["timm"].append([family, *row(family, name, lambda name=name: timm.create_model(name))])
+            rows["timm"].append([family, *row(family, name, lambda name=name: with_classifier(name))])
     counts = {source: count(found) for source, found in rows.items() if found}
     print(counts)
     if not args.only:
         args.output.write_text(page(rows, counts), encoding="utf-8")
     return int(any("impossible" in line for found in rows.values() for cells in found for line in cells))
+
+
+def with_classifier(name: str) -> torch.nn.Module:
+    """The model; some come without a classifier unless a number of classes is asked for."""
+    model = timm.create_model(name)
+    return model if model.num_classes else timm.create_model(name, num_classes=10)
 
 
 def smallest(names: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import timm
@@ -61,6 +62,19 @@ def test_a_frozen_backbone_stays_as_it_is(way) -> None:  # type: ignore[no-untyp
     assert all(p.grad is None for p in inner.backbone.parameters())
     assert model.training
     assert not any(m.training for m in inner.backbone.modules() if is_norm(m))
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
+def test_a_frozen_backbone_stays_as_it_is_under_ddp(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        model = classifier()
+        freeze(model.backbone)
+        before = statistics(model)
+        train_steps(nn.parallel.DistributedDataParallel(model))
+        assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_a_copy_is_independent_of_its_original() -> None:
