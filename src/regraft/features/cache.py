@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from regraft.files import write_bytes, write_json
 from regraft.types import JSON
 
 FORMAT = 1
+ABANDONED_SECONDS = 86_400.0
+"""A temporary file this old belongs to nobody."""
 
 
 def fingerprint(about: JSON) -> str:
@@ -60,6 +63,7 @@ class FeatureCache:
         self.folder = cache_dir / "features" / self.fingerprint
         self.num_features = num_features
         if not (self.folder / "about.json").is_file():
+            _sweep(cache_dir, now=time.time(), older_than_seconds=ABANDONED_SECONDS)
             write_json(self.folder / "about.json", {**about, "num_features": num_features, "format": FORMAT})
 
     def read(self, keys: NDArray[np.uint8], out: NDArray[np.float16]) -> NDArray[np.bool_]:
@@ -109,28 +113,44 @@ def verify(cache_dir: Path) -> Iterator[ShardReport]:
 def list_entries(cache_dir: Path) -> list[JSON]:
     """One row per fingerprint: what it stands for, images, bytes, when it was last written."""
     rows = []
-    for about_path in sorted((cache_dir / "features").glob("*/about.json")):
-        shards = list(about_path.parent.glob("*.safetensors"))
+    for folder in sorted(path for path in (cache_dir / "features").glob("*") if path.is_dir()):
+        shards = list(folder.glob("*.safetensors"))
         try:
-            about = json.loads(about_path.read_text("utf-8"))
             stats = [shard.stat() for shard in shards]
-        except (OSError, ValueError):
+            last_written = max((stat.st_mtime for stat in stats), default=folder.stat().st_mtime)
+        except OSError:  # deleted under our hands
             continue
-        row_bytes = 2 * int(about["num_features"]) + 32
-        num_bytes = sum(stat.st_size for stat in stats)
+        about = _read_about(folder)
         rows.append(
             {
-                "fingerprint": about_path.parent.name,
+                "fingerprint": folder.name,
                 "backbone": about.get("backbone"),
                 "size": about.get("transform", {}).get("size"),
                 "precision": about.get("precision"),
-                "num_images": num_bytes // row_bytes,
+                "num_images": sum(_num_rows(shard) for shard in shards),
                 "num_shards": len(shards),
-                "num_bytes": num_bytes,
-                "last_written": max((stat.st_mtime for stat in stats), default=about_path.stat().st_mtime),
+                "num_bytes": sum(stat.st_size for stat in stats),
+                "last_written": last_written,
             }
         )
     return rows
+
+
+def _read_about(folder: Path) -> JSON:
+    try:
+        about = json.loads((folder / "about.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _num_rows(path: Path) -> int:
+    """Images in a shard, read from its header; 0 where that is damaged."""
+    try:
+        with safe_open(path, framework="numpy") as shard:
+            return int(shard.get_slice("keys").get_shape()[0])
+    except (OSError, ValueError, IndexError, SafetensorError):
+        return 0
 
 
 def prune(cache_dir: Path, *, older_than_seconds: float, now: float, fingerprint: str | None = None) -> int:
@@ -146,15 +166,33 @@ def prune(cache_dir: Path, *, older_than_seconds: float, now: float, fingerprint
         if (fingerprint is None or row["fingerprint"].startswith(fingerprint))
         and now - row["last_written"] >= older_than_seconds
     ]
-    leftovers = [*(cache_dir / "features").glob("*/.*.tmp"), *(cache_dir / "features").glob("*/*.damaged")]
     for path in doomed:
-        freed += sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-        shutil.rmtree(path, ignore_errors=True)
-    for path in leftovers:
+        freed += _delete(path)
+    # Younger ones may be what another process is writing just now.
+    return freed + _sweep(cache_dir, now=now, older_than_seconds=min(older_than_seconds, 3600))
+
+
+def _sweep(cache_dir: Path, *, now: float, older_than_seconds: float) -> int:
+    """Delete what killed processes and damage left behind; returns the bytes freed."""
+    freed = 0
+    for pattern in ("features/*/.*.tmp", "features/*/*.damaged", "verdicts/*/.*.tmp", "ir/.tmp-*"):
+        for path in cache_dir.glob(pattern):
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime >= older_than_seconds:
+                    freed += _delete(path)
+    return freed
+
+
+def _delete(path: Path) -> int:
+    """Delete a file or a folder; returns its bytes."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    freed = 0
+    for file in files:
         with contextlib.suppress(OSError):
-            if now - path.stat().st_mtime >= min(older_than_seconds, 3600):  # younger: another process may be writing
-                freed += path.stat().st_size
-                path.unlink()
+            freed += file.stat().st_size
+            file.unlink()
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
     return freed
 
 
@@ -175,9 +213,10 @@ def _read_shard(path: Path, num_features: int | None) -> tuple[NDArray[np.uint8]
         with safe_open(path, framework="numpy") as shard:
             keys, values = shard.get_tensor("keys"), shard.get_tensor("features")
             digest = (shard.metadata() or {}).get("blake3")
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
-    good = keys.ndim == values.ndim == 2 and keys.shape[1] == 32 and len(keys) == len(values)
+    good = keys.dtype == np.uint8 and values.dtype == np.float16 and keys.ndim == values.ndim == 2
+    good = good and keys.shape[1] == 32 and len(keys) == len(values)
     if not good or (num_features is not None and values.shape[1] != num_features) or digest != _digest(keys, values):
         return None
     return keys, values

@@ -12,7 +12,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from regraft.errors import ImageError
+from regraft.errors import BackboneError, ImageError
 from regraft.features.cache import FeatureCache
 from regraft.features.engines import Choice, Engine, open_engine
 from regraft.features.forward import forward_images
@@ -23,6 +23,8 @@ from regraft.types import JSON, Features, Manifest
 SHARD_IMAGES = 4096
 SHARD_SECONDS = 10.0
 """A shard is written when it is this full or this old; it is what a kill -9 can lose."""
+
+LARGEST = float(np.finfo(np.float16).max)
 
 Progress = Callable[[int, int], None]
 
@@ -117,6 +119,12 @@ def _forward_rows(
         nonlocal done, last_write
         with lock:
             if len(good):
+                if not np.abs(features).max() <= LARGEST:
+                    row = int(good[np.argmax(~(np.abs(features).max(axis=1) <= LARGEST))])
+                    raise BackboneError(
+                        f"features must be finite and below {LARGEST:,.0f} to be kept as float16: those of image "
+                        f"{manifest.names[row]!r} are not; try --precision fp32, or another backbone"
+                    )
                 values[good] = features
                 waiting.append(good)
             failed.extend(set(asked.tolist()) - set(good.tolist()))
