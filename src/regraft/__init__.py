@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from regraft.pipeline import read as read
     from regraft.predictor import Predictor as Predictor
     from regraft.predictor import load as load
+    from regraft.studies.rank import rank as rank
+    from regraft.studies.similarity import similarity_profile as similarity_profile
 
 _HOMES = {
     "FitConfig": "regraft.config",
@@ -32,7 +34,9 @@ _HOMES = {
     "evaluate": "regraft.pipeline",
     "fit": "regraft.pipeline",
     "load": "regraft.predictor",
+    "rank": "regraft.studies.rank",
     "read": "regraft.pipeline",
+    "similarity_profile": "regraft.studies.similarity",
 }
 
 __all__ = sorted(_HOMES)

@@ -17,7 +17,7 @@ class FitConfig:
     """Options of a fit; every `auto` is settled from the data and the machine, printed, and written down.
 
     Attributes:
-        backbone: A timm architecture, or a local weights file named like ARCHITECTURE.safetensors.
+        backbone: A timm architecture, a local weights file named like ARCHITECTURE.safetensors, or auto: ranked first.
         weights: A local weights file for that architecture.
         image_size: Side of the backbone's input in pixels; by default what it was trained with.
         resize: How an image becomes a square: squash (stretched), crop (its centre) or pad (framed).

@@ -20,7 +20,7 @@ from regraft import environment
 from regraft.config import FitConfig, Settled
 from regraft.data import Scan
 from regraft.data.split import group_numbers
-from regraft.errors import BackboneError, DataError
+from regraft.errors import BackboneError, DataError, UsageError
 from regraft.evaluate import calibration, intervals
 from regraft.export.bundle import Head, save_bundle
 from regraft.features.engines import Choice, choose
@@ -34,6 +34,8 @@ from regraft.predictions import write_predictions
 from regraft.predictor import Predictor, load
 from regraft.progress import Listener, Stopwatch
 from regraft.store import runs
+from regraft.studies.rank import RankOptions, rank_split
+from regraft.studies.ranking import Ranking
 from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
 
 
@@ -130,9 +132,13 @@ def fit(
         version = data_stage.data_version(manifest)
     listener.say(split.reason)
 
-    backbone = resolve(config.backbone, cache_dir=cache_dir, weights=config.weights)
+    ranking = _rank(manifest, split, config, listener, watch) if config.backbone == "auto" else None
+    name = ranking[ranking.pick].backbone if ranking is not None else config.backbone
+    backbone = resolve(name, cache_dir=cache_dir, weights=config.weights)
     choice = choose(config.engine, config.precision)
     transform, settled = _settle(config, backbone, choice, split)
+    if ranking is not None:
+        settled["backbone"] = Settled(backbone.name, ranking.reason)
     for name, value in settled.items():
         listener.say(f"{name} = {value.value}: {value.reason}")
 
@@ -142,6 +148,8 @@ def fit(
     )
     write_text(folder / runs.CONFIG, config_yaml(source, config, settled))
     write_json(folder / runs.ENV, environment.describe())
+    if ranking is not None:
+        write_json(folder / runs.RANKING, ranking.as_dict())
 
     with watch.stage("backbone"):
         backbone_files = _backbone_files(backbone, transform, cache_dir, folder)
@@ -250,6 +258,22 @@ def _tell_scan(scan: Scan, listener: Listener) -> None:
     listener.say(f"{scan.source}: {found}, {scan.num_excluded:,} left out")
     for note in scan.notes:
         listener.say(note)
+
+
+def _rank(manifest: Manifest, split: Split, config: FitConfig, listener: Listener, watch: Stopwatch) -> Ranking:
+    """What `--backbone auto` takes: the same images, folds' seed and transform as the fit that follows."""
+    if config.weights is not None:
+        raise UsageError(f"weights belong to a named backbone: weights={str(config.weights)!r} with backbone='auto'")
+    options = RankOptions(
+        metric=config.metric, sizes=() if config.image_size is None else (config.image_size,),
+        native=config.image_size is None, resize="squash" if config.resize == "auto" else config.resize,
+        engine=config.engine, precision=config.precision, folds=config.folds, seed=config.seed,
+        cache_dir=config.cache_dir,
+    )  # fmt: skip
+    ranking = rank_split(manifest, split, "auto", options, listener=listener, watch=watch)
+    for sentence in ranking.sentences():
+        listener.say(sentence)
+    return ranking
 
 
 def _settle(

@@ -18,6 +18,8 @@ from regraft.errors import RegraftError, UsageError, nearest
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("job", "The whole job on real data, offline: handwritten digits, ImageNet weights, a report."),
     "scan": ("job", "What was understood of the data, and what is wrong with it. Nothing on disk is changed."),
+    "rank": ("rank", "Measure backbones on labelled images and say which one to take."),
+    "similarity": ("rank", "How far the images are from what a backbone was trained on."),
     "fit": ("job", "Fit a classifier and estimate honestly how good it is; the last line is the run's folder."),
     "evaluate": ("job", "The same measures on other labelled data, which the model has not seen."),
     "predict": ("predict", "Predict the classes of images: a table, or a CSV, Parquet or JSON file."),
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def overview() -> str:
     """What `regraft --help` prints."""
-    verbs = [f"  {verb:<10}{summary}" for verb, (_, summary) in VERBS.items()]
+    verbs = [f"  {verb:<12}{summary}" for verb, (_, summary) in VERBS.items()]
     return "\n".join(
         [
             "From a folder of labelled images to a classifier you can trust.",

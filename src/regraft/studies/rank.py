@@ -46,6 +46,7 @@ class RankOptions:
         metric: What best means: accuracy, balanced_accuracy or macro_f1.
         stages: Pooled features of each stage enter as candidates too.
         sizes: Further input sizes in pixels, beside what each backbone was trained with.
+        native: Whether that own size takes part.
         flips: The mean over image and mirror image enters too (a second pass).
         combine: Combinations of up to so many of the leaders enter: 1 for none, 2 or 3.
         prefer: Among those tied with the best take the cheapest, or the best.
@@ -62,6 +63,7 @@ class RankOptions:
     metric: Metric = "accuracy"
     stages: bool = False
     sizes: tuple[int, ...] = ()
+    native: bool = True
     flips: bool = False
     combine: int = 1
     prefer: Prefer = "cheapest"
@@ -259,8 +261,9 @@ def _all_passes(
     plan = [
         (backbone, size)
         for backbone in wanted
-        for size in dict.fromkeys((*(options.sizes), backbone.transform.size))
-        if size >= 16
+        for size in dict.fromkeys(
+            (*options.sizes, backbone.transform.size) if options.native or not options.sizes else options.sizes
+        )
     ]
     steps = len(plan) * (2 if options.flips else 1)
     done = 0
@@ -367,6 +370,7 @@ def _ranked(
         rows.append(
             Ranked(
                 name=candidate.name,
+                backbone=candidate.passes[0].backbone.name.removesuffix("+stages"),
                 kind=candidate.kind,
                 accuracy=measured["accuracy"],
                 balanced_accuracy=measured["balanced_accuracy"],

@@ -14,6 +14,7 @@ class Ranked:
 
     Attributes:
         name: as in `candidates`.
+        backbone: the name that `fit --backbone` takes; of a combination its first.
         kind: alone, stage, flip, concatenated or averaged.
         accuracy: held out, with interval.
         balanced_accuracy: held out, with interval.
@@ -29,6 +30,7 @@ class Ranked:
     """
 
     name: str
+    backbone: str
     kind: str
     accuracy: Interval
     balanced_accuracy: Interval

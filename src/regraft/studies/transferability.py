@@ -81,30 +81,36 @@ def _evidence(sigma: Floats, loads: Floats, energy: float, num: int, width: int)
     return float(evidence / num)
 
 
-def h_score(features: NDArray[Any], labels: NDArray[np.int64], num_classes: int) -> float:
+def principal_axes(features: NDArray[Any]) -> Floats:
+    """Centred features in the basis of their covariance, (N, r), largest variance first: rotated, nothing lost.
+
+    Computed from the smaller of the two Gram matrices; `h_score` and `gbc` share it.
+    """
+    values = np.asarray(features, np.float64)
+    values = values - values.mean(axis=0)
+    if values.shape[0] <= values.shape[1]:
+        root, vectors = np.linalg.eigh(values @ values.T)
+        keep = root > max(root[-1], 1e-300) * 1e-10
+        return np.asarray((vectors[:, keep] * np.sqrt(root[keep]))[:, ::-1])
+    root, vectors = np.linalg.eigh(values.T @ values)
+    keep = root > max(root[-1], 1e-300) * 1e-10
+    return np.asarray(values @ vectors[:, keep][:, ::-1])
+
+
+def h_score(
+    features: NDArray[Any], labels: NDArray[np.int64], num_classes: int, *, axes: Floats | None = None
+) -> float:
     """tr(cov(f)^-1 cov(E[f|y])), by the pseudo-inverse; between 0 and K - 1, higher is better.
 
     Args:
         features: float (N, D). With N near or below D the score overfits; it is a column, not a judge.
         labels: int64 (N,).
         num_classes: K.
+        axes: `principal_axes(features)`, where they are known.
     """
-    values = np.asarray(features, np.float64)
-    values = values - values.mean(axis=0)
-    num, width = values.shape
-    means, counts = _class_means(values, labels, num_classes)
-    if num <= width:  # tr(C+ M'WM) = sum_k n_k/N m_k' C+ m_k, with m_k = Xc' a_k: all in the dual
-        gram = values @ values.T
-        indicator = np.zeros((num, num_classes))
-        indicator[np.arange(num), labels] = 1 / np.maximum(counts[labels], 1)
-        root, vectors = np.linalg.eigh(gram)
-        keep = root > max(root[-1], 1e-300) * 1e-10
-        inside = vectors[:, keep].T @ indicator
-        return float((counts * (inside**2).sum(axis=0)).sum())
-    root, vectors = np.linalg.eigh(values.T @ values / num)
-    keep = root > max(root[-1], 1e-300) * 1e-10
-    loads = means @ vectors[:, keep]
-    return float(((counts / num)[:, None] * loads**2 / root[keep]).sum())
+    rotated = principal_axes(features) if axes is None else axes
+    means, counts = _class_means(rotated, labels, num_classes)
+    return float(((counts / len(rotated))[:, None] * means**2 / np.square(rotated).mean(axis=0)).sum())
 
 
 def leep(source_probs: NDArray[Any], labels: NDArray[np.int64], num_classes: int) -> float:
@@ -123,7 +129,9 @@ def leep(source_probs: NDArray[Any], labels: NDArray[np.int64], num_classes: int
     return float(np.log(np.maximum(likely, 1e-300)).mean())
 
 
-def gbc(features: NDArray[Any], labels: NDArray[np.int64], num_classes: int, *, width: int = 64) -> float:
+def gbc(
+    features: NDArray[Any], labels: NDArray[np.int64], num_classes: int, *, width: int = 64, axes: Floats | None = None
+) -> float:
     """Minus the summed Bhattacharyya coefficients of all pairs of classes, as spherical Gaussians; at most 0.
 
     As published: features on their first `width` principal components, one variance a class.
@@ -133,15 +141,9 @@ def gbc(features: NDArray[Any], labels: NDArray[np.int64], num_classes: int, *, 
         labels: int64 (N,).
         num_classes: K; classes without rows are left out.
         width: principal components.
+        axes: `principal_axes(features)`, where they are known.
     """
-    values = np.asarray(features, np.float64)
-    values = values - values.mean(axis=0)
-    if values.shape[0] <= values.shape[1]:
-        root, vectors = np.linalg.eigh(values @ values.T)
-        values = (vectors * np.sqrt(np.maximum(root, 0)))[:, ::-1][:, :width]
-    else:
-        _, vectors = np.linalg.eigh(values.T @ values)
-        values = values @ vectors[:, ::-1][:, :width]
+    values = (principal_axes(features) if axes is None else axes)[:, :width]
     means, counts = _class_means(values, labels, num_classes)
     seen = np.flatnonzero(counts > 0)
     spread = np.zeros(num_classes)
