@@ -166,7 +166,7 @@ def fit(
         head = Head(
             weight=probe.weight,
             bias=probe.bias,
-            temperature=calibration.fit_temperature(probe.oof_chosen_logits(), manifest.labels[split.development]),
+            temperature=_temperature(probe),
         )
     listener.say(probe.reason)
 
@@ -351,13 +351,18 @@ def _fit_probe(
     )
 
 
+def _temperature(probe: LinearProbe) -> float:
+    logits = probe.oof_chosen_logits()
+    return calibration.fit_temperature(logits.reshape(-1, logits.shape[-1]), np.tile(probe.labels, probe.num_repeats))
+
+
 def _held_out_predictions(
     manifest: Manifest, split: Split, features: Features, probe: LinearProbe, head: Head
 ) -> Predictions:
     """Probabilities of every image by a model that has not seen it: out of fold, or on the locked test set."""
     rows = np.concatenate([split.development, split.test])  # a leaking or test-only image is in neither
     out_of_fold = np.arange(len(rows)) < len(split.development)
-    held_out = calibration.softmax(probe.oof_chosen_logits(), temperature=head.temperature)
+    held_out = calibration.softmax(probe.oof_chosen_logits(), temperature=head.temperature).mean(axis=0)
     return Predictions(
         images=np.array(manifest.names, dtype=object)[rows],
         pred_probs=np.concatenate([held_out, head.pred_probs(features.values[split.test])]),
@@ -389,12 +394,19 @@ def _evaluate(
         )
         return evaluated("test", found, part, development)
 
+    # Every repeat is judged by itself, since one head is used, not the mean of several; a row's repeats are one group.
+    repeats, num_classes = probe.num_repeats, manifest.num_classes
+
     def probabilities(strength: int, tau: int) -> NDArray[np.float64]:
-        logits = probe.oof_logits[probe.kept.index(strength)] - probe.taus[tau] * probe.log_prior
+        logits = probe.oof_adjusted_logits(strength, tau).reshape(-1, num_classes)
         return calibration.softmax(logits, temperature=head.temperature)
 
     found = intervals.selection_bootstrap(
-        development, choose=probe.choose, probabilities=probabilities, group_ids=split.group_ids[rows], seed=seed
+        np.tile(development, repeats),
+        choose=lambda weights: probe.choose(weights[: len(rows)]),
+        probabilities=probabilities,
+        group_ids=np.tile(split.group_ids[rows], repeats),
+        seed=seed,
     )
     return evaluated("cv", found, part, development)
 

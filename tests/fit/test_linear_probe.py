@@ -73,7 +73,7 @@ def test_held_out_probabilities_equal_scikit_learns(case, twist):
     )  # fmt: skip
     x = standardise(features)
     for index, strength in enumerate(STRENGTHS):
-        ours = np.exp(probe.oof_logits[index])
+        ours = np.exp(probe.oof_logits[index, 0])
         held = folds == index % 3
         want = reference(x, labels, np.where(held, 0, weight), strength, num_classes)[held]
         seen = want.max(axis=0) > 0  # a class without rows gets half a row's share from us, nothing from scikit-learn
@@ -91,21 +91,36 @@ def test_a_class_absent_from_a_fold_is_nearly_ruled_out_and_a_fold_of_one_class_
     folds = (labels == 2).astype(int)  # the head that is asked about class 2 never saw it
     probe = fit_linear_probe(features, labels, num_classes=4, folds=folds, strengths=STRENGTHS)
     assert np.isfinite(probe.oof_losses).all()
-    probs = np.exp(probe.oof_logits[0])
+    probs = np.exp(probe.oof_logits[0, 0])
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
     assert 0 < probs[folds == 1, 2].max() < 0.02
-    assert (probe.oof_predictions(0, 0)[folds == 0] == 2).all()  # trained on class 2 alone
+    assert (probe.oof_predictions(0, 0)[0][folds == 0] == 2).all()  # trained on class 2 alone
     assert not np.isin(probe.predict_logits(features).argmax(axis=1), 3).any()  # class 3 has no row at all
 
 
-def test_repeats_average_probabilities():
+def test_each_repeat_is_what_it_would_be_alone():
     features, labels = make_data(90, 6, 3, spread=0.5)
     rng = np.random.default_rng(0)
     folds = np.stack([rng.permutation(90) % 3 for _ in range(3)])
     how = {"num_classes": 3, "strengths": STRENGTHS, "tolerance": 1e-9}
     each = [np.exp(fit_linear_probe(features, labels, folds=row, **how).oof_logits) for row in folds]
     both = fit_linear_probe(features, labels, folds=folds, **how)
-    np.testing.assert_allclose(np.exp(both.oof_logits), np.mean(each, axis=0), atol=1e-4)
+    np.testing.assert_allclose(np.exp(both.oof_logits), np.concatenate(each, axis=1), atol=1e-4)
+
+
+def test_what_repeats_say_of_a_row_is_one_observation():
+    features, labels = make_data(120, 6, 3, spread=0.7)
+    folds = np.random.default_rng(1).permutation(120) % 4
+    how = {"num_classes": 3, "strengths": STRENGTHS, "tolerance": 1e-9}
+    once = fit_linear_probe(features, labels, folds=folds, **how)
+    thrice = fit_linear_probe(features, labels, folds=np.stack([folds] * 3), **how)
+    assert thrice.num_repeats == 3
+    for one, other in zip(once.path, thrice.path, strict=True):
+        assert other.log_loss == pytest.approx(one.log_loss, abs=1e-5)
+        assert other.log_loss_se == pytest.approx(one.log_loss_se, rel=1e-3)  # not smaller by sqrt(3)
+    assert (thrice.chosen_strength, thrice.chosen_tau) == (once.chosen_strength, once.chosen_tau)
+    counts = np.random.default_rng(2).multinomial(120, np.full(120, 1 / 120)).astype(float)
+    assert thrice.choose(counts) == once.choose(counts)
 
 
 def test_little_memory_gives_the_same_with_a_window_of_strengths():
@@ -135,8 +150,8 @@ def test_choose_replays_the_fit_and_counts_rows_like_copies():
         counts = np.random.default_rng(seed).multinomial(200, np.full(200, 1 / 200))
         copies = np.repeat(np.arange(200), counts)
         drawn = replace(
-            probe, labels=labels[copies], row_weight=weight[copies], oof_losses=probe.oof_losses[:, copies],
-            oof_logits=probe.oof_logits[:, copies], _predicted={},
+            probe, labels=labels[copies], row_weight=weight[copies], oof_losses=probe.oof_losses[:, :, copies],
+            oof_logits=probe.oof_logits[:, :, copies], _predicted={},
         )  # fmt: skip
         assert probe.choose(counts) == drawn.choose()
 
@@ -152,7 +167,7 @@ def test_weight_and_bias_carry_the_prior_adjustment():
     shift = adjusted.predict_logits(features) - plain.predict_logits(features)
     np.testing.assert_allclose(shift[:, 1] - shift[:, 0], np.log(180 / 20), atol=1e-4)
     np.testing.assert_allclose(shift, np.broadcast_to(adjusted.prior_adjustment, shift.shape), atol=1e-4)
-    assert (adjusted.oof_chosen_logits().argmax(axis=1) == adjusted.oof_predictions(0, 0)).all()
+    assert (adjusted.oof_chosen_logits().argmax(axis=2) == adjusted.oof_predictions(0, 0)).all()
     chosen = fit_linear_probe(features, labels, **how)
     assert chosen.taus[chosen.chosen_tau] > 0  # the rare class is forgotten otherwise
     assert "macro_f1" in chosen.reason

@@ -15,10 +15,10 @@ COLDEST, HOTTEST = 0.05, 20.0
 
 
 def softmax(logits: ArrayLike, *, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Probabilities of logits (n, K): softmax(logits / temperature), float64 (n, K)."""
+    """Probabilities of logits (…, K): softmax(logits / temperature), float64 of the same shape."""
     z = np.asarray(logits, np.float64) / temperature
-    z = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(z / z.sum(axis=1, keepdims=True), np.float64)
+    z = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(z / z.sum(axis=-1, keepdims=True), np.float64)
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:

@@ -75,8 +75,10 @@ class LinearProbe:
         labels: int64 (N,), as given.
         row_weight: float64 (N,) or None.
         groups: int64 (N,) without gaps, or None.
-        oof_losses: float32 (L, N), -log p of the given label, p the mean over repeats, without prior adjustment.
-        oof_logits: float32 (len(kept), N, K), log of the mean probabilities over repeats, without prior adjustment.
+        oof_losses: float32 (L, R, N), -log p of the given label in each repeat, without prior adjustment.
+        oof_logits: float32 (len(kept), R, N, K), log-probabilities in each repeat, without prior adjustment. What is
+            chosen and how good it is are judged by single repeats, as the head that is used is a single one: the
+            mean over repeats is an ensemble, and better calibrated than any of its members.
         kept: indices into `strengths` of the rows of `oof_logits`: all, or where they do not fit in the memory a
             window around the chosen one.
         seconds: wall time of the fit.
@@ -110,13 +112,23 @@ class LinearProbe:
         """Logits (M, K), prior adjustment included, of raw features (M, D)."""
         return np.asarray(np.asarray(features, np.float32) @ self.weight.T + self.bias)
 
+    @property
+    def num_repeats(self) -> int:
+        """R, how often every row was held out."""
+        return int(self.oof_losses.shape[1])
+
     def oof_predictions(self, i_strength: int, j_tau: int) -> NDArray[np.int64]:
-        """int64 (N,): out-of-fold predictions at a strength that was kept and a prior adjustment."""
-        return np.asarray(self._all_taus(i_strength)[j_tau], np.int64)
+        """int64 (R, N): out-of-fold predictions at a strength that was kept and a prior adjustment."""
+        return np.asarray(self._all_taus(i_strength)[j_tau].reshape(self.num_repeats, -1), np.int64)
+
+    def oof_adjusted_logits(self, i_strength: int, j_tau: int) -> NDArray[np.float32]:
+        """float32 (R, N, K): out-of-fold logits of each repeat at a strength that was kept, with an adjustment."""
+        adjustment = self.taus[j_tau] * (self.log_prior - self.log_prior.mean())
+        return np.asarray(self.oof_logits[self.kept.index(i_strength)] - adjustment.astype(np.float32))
 
     def oof_chosen_logits(self) -> NDArray[np.float32]:
-        """float32 (N, K): the out-of-fold logits at the chosen strength, with the chosen prior adjustment."""
-        return np.asarray(self.oof_logits[self.kept.index(self.chosen_strength)] + self.prior_adjustment)
+        """float32 (R, N, K): the out-of-fold logits at the chosen strength, with the chosen prior adjustment."""
+        return self.oof_adjusted_logits(self.chosen_strength, self.chosen_tau)
 
     def choose(self, weights: NDArray[np.floating] | None = None) -> tuple[int, int]:
         """Replay the choice on other weights of the rows.
@@ -129,20 +141,51 @@ class LinearProbe:
             Indices into `strengths` and `taus`. A strength that was not kept becomes the nearest that was.
         """
         counts = np.ones(len(self.labels)) if weights is None else np.asarray(weights, np.float64)
-        strength, _ = choose_strength(self.oof_losses, counts, self.row_weight, self.groups)
+        rows = _Repeated(self.labels, self.row_weight, self.groups, self.num_repeats)
+        counts = np.tile(counts, self.num_repeats)
+        losses = self.oof_losses.reshape(len(self.strengths), -1)
+        strength, _ = choose_strength(losses, counts, rows.weight, rows.groups)
         strength = min(max(strength, self.kept[0]), self.kept[-1])
         num_classes = len(self.log_prior)
         tau, _ = choose_tau(
-            self._all_taus(strength), self.labels, num_classes, self.metric, counts, self.row_weight, self.groups
+            self._all_taus(strength), rows.labels, num_classes, self.metric, counts, rows.weight, rows.groups
         )
         return strength, tau
 
     def _all_taus(self, i_strength: int) -> NDArray[np.int32]:
         if i_strength not in self._predicted:
             self._predicted[i_strength] = _predict_all_taus(
-                self.oof_logits[self.kept.index(i_strength)], self.log_prior, self.taus
+                _flat(self.oof_logits[self.kept.index(i_strength)]), self.log_prior, self.taus
             )
         return self._predicted[i_strength]
+
+
+class _Repeated:
+    """Rows as often as they were held out, for the rules of choice: what repeats say of one row is one observation.
+
+    Attributes:
+        labels: int64 (R * N,).
+        weight: float64 (R * N,) or None.
+        groups: int64 (R * N,), or None where nothing is repeated and every row is its own group.
+    """
+
+    def __init__(
+        self,
+        labels: NDArray[np.int64],
+        weight: NDArray[np.float64] | None,
+        groups: NDArray[np.int64] | None,
+        num_repeats: int,
+    ) -> None:
+        single = num_repeats == 1
+        own = np.arange(len(labels)) if groups is None else groups
+        self.labels = labels if single else np.tile(labels, num_repeats)
+        self.weight = weight if single or weight is None else np.tile(weight, num_repeats)
+        self.groups = groups if single else np.tile(own, num_repeats)
+
+
+def _flat(held_out: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(R, N, K) as (R * N, K)."""
+    return held_out.reshape(-1, held_out.shape[-1])
 
 
 def fit_linear_probe(
@@ -212,22 +255,23 @@ def fit_linear_probe(
         if progress is not None:
             progress(done, total)
 
-    per_strength = len(labels) * num_classes * 4
+    rows = _Repeated(labels, weight, groups, len(folds))
+    per_strength = folds.size * num_classes * 4
     room = max(1, int(max_memory_gib * 2**30 / 2 // per_strength))
     everything = room >= len(ordered)
-    counts = np.ones(len(labels))
-    losses = np.empty((len(ordered), len(labels)), np.float32)
+    counts = np.ones(folds.size)
+    losses = np.empty((len(ordered), folds.size), np.float32)
     kept_logits: list[NDArray[np.float32]] = []
     heads: list[Any] = []
     path: list[PathRow] = []
     for index, solved in enumerate(problems.path(ordered, tolerance, one_solved)):
-        losses[index] = -np.take_along_axis(solved.held_out, labels[:, None], axis=1)[:, 0]
-        path.append(_path_row(ordered[index], losses[index], solved, labels, num_classes, weight, groups))
+        losses[index] = -np.take_along_axis(_flat(solved.held_out), rows.labels[:, None], axis=1)[:, 0]
+        path.append(_path_row(ordered[index], losses[index], solved, rows, num_classes))
         heads.append(solved.head)
         if everything:
             kept_logits.append(solved.held_out)
 
-    strength, best = choose_strength(losses, counts, weight, groups)
+    strength, best = choose_strength(losses, counts, rows.weight, rows.groups)
     kept = tuple(range(len(ordered)))
     if not everything:  # solved again from the heads on all rows: the window is known only now
         first = min(max(strength - room // 2, 0), len(ordered) - room)
@@ -239,8 +283,8 @@ def fit_linear_probe(
     del kept_logits
 
     log_prior = _log_prior(labels, weight, num_classes)
-    predicted = _predict_all_taus(stacked[kept.index(strength)], log_prior, taus)
-    tau, best_tau = choose_tau(predicted, labels, num_classes, metric, counts, weight, groups)
+    predicted = _predict_all_taus(_flat(stacked[kept.index(strength)]), log_prior, taus)
+    tau, best_tau = choose_tau(predicted, rows.labels, num_classes, metric, counts, rows.weight, rows.groups)
     head = problems.polish(heads[strength], ordered[strength])
     raw_weight, raw_bias = spectrum.to_raw(head)
     adjustment = -taus[tau] * (log_prior - log_prior.mean())
@@ -261,7 +305,7 @@ def fit_linear_probe(
         labels=labels,
         row_weight=weight,
         groups=groups,
-        oof_losses=losses,
+        oof_losses=losses.reshape(len(ordered), len(folds), -1),
         oof_logits=stacked,
         kept=kept,
         seconds=time.perf_counter() - began,
@@ -274,21 +318,19 @@ def _path_row(
     strength: float,
     losses: NDArray[np.float32],
     solved: Solved,
-    labels: NDArray[np.int64],
+    rows: _Repeated,
     num_classes: int,
-    weight: NDArray[np.float64] | None,
-    groups: NDArray[np.int64] | None,
 ) -> PathRow:
-    each = np.ones(len(labels)) if weight is None else weight
+    each = np.ones(len(losses)) if rows.weight is None else rows.weight
     total = float(each.sum())
     mean = float(losses @ each) / total
-    predicted = np.argmax(solved.held_out, axis=1)
+    predicted = np.argmax(_flat(solved.held_out), axis=1)
     return PathRow(
         strength=strength,
         log_loss=mean,
-        log_loss_se=standard_error((losses - mean) / total, np.ones(len(labels)), weight, groups),
-        accuracy=score("accuracy", labels, predicted, each, num_classes),
-        macro_f1=score("macro_f1", labels, predicted, each, num_classes),
+        log_loss_se=standard_error((losses - mean) / total, np.ones(len(losses)), rows.weight, rows.groups),
+        accuracy=score("accuracy", rows.labels, predicted, each, num_classes),
+        macro_f1=score("macro_f1", rows.labels, predicted, each, num_classes),
         iterations=solved.iterations,
         converged=solved.converged,
     )

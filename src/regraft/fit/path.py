@@ -22,8 +22,7 @@ class Solved:
     """All problems at one strength.
 
     Attributes:
-        held_out: float32 (N, K), log of the mean over repeats of the probabilities by the fold's head that did not
-            see the row.
+        held_out: float32 (R, N, K), for each repeat log-probabilities by the fold's head that did not see the row.
         head: float32 (K, r + 1), solved on all rows, in the basis of the spectrum.
         iterations: of all problems together.
         converged: whether every problem reached the tolerance.
@@ -55,6 +54,7 @@ class FoldProblems:
         self._inputs, self._labels = backend.put(spectrum.rotated), backend.put(labels)
         self._held_out = [np.flatnonzero(row == fold) for row in folds for fold in np.unique(row)]
         self._held_out.append(np.empty(0, np.int64))
+        self._repeat = [repeat for repeat, row in enumerate(folds) for _ in np.unique(row)]
         self._num_repeats = len(folds)
 
         self._row_weight = np.empty((self.count, self._num), np.float32)
@@ -99,7 +99,7 @@ class FoldProblems:
             weights = (
                 self._begin(start) if index == 0 else _extrapolate(before, abscissas[max(0, index - 3) : index + 1])
             )
-            held_out = np.full((self._num, self._classes), -np.inf, np.float32)
+            held_out = np.empty((self._num_repeats, self._num, self._classes), np.float32)
             iterations, converged = 0, True
             for first in range(0, self.count, self._batch_size):
                 problems = slice(first, min(first + self._batch_size, self.count))
@@ -114,8 +114,6 @@ class FoldProblems:
                 )  # fmt: skip
                 iterations, converged = iterations + int(taken.sum()), converged and bool(reached.all())
             before = [*before, weights][-3:]
-            if self._num_repeats > 1:
-                held_out -= np.float32(np.log(self._num_repeats))
             head = np.array(self._backend.get(weights[-1]))
             yield Solved(held_out=held_out, head=head, iterations=iterations, converged=converged)
 
@@ -148,7 +146,7 @@ class FoldProblems:
         return self._backend.put(weights)
 
     def _collect(self, problem: int, logits: Any, held_out: NDArray[np.float32]) -> None:
-        """Add a fold's probabilities of the rows it did not see, as logarithms."""
+        """Keep a fold's log-probabilities of the rows it did not see."""
         rows = self._held_out[problem]
         if not len(rows):
             return
@@ -160,7 +158,7 @@ class FoldProblems:
             share = 0.5 / (self._num_rows[problem] + 0.5 * np.count_nonzero(absent))
             values += np.float32(np.log1p(-share * np.count_nonzero(absent)))
             values[:, absent] = np.log(share)
-        held_out[rows] = values if self._num_repeats == 1 else np.logaddexp(held_out[rows], values)
+        held_out[self._repeat[problem], rows] = values
 
 
 def _extrapolate(before: list[Any], abscissas: NDArray[np.float64]) -> Any:

@@ -122,7 +122,7 @@ def solve(features: NDArray[Any], targets: Targets, scores: Scores) -> Scores:
         features, targets.labels, num_classes=targets.num_classes, folds=targets.folds,
         group_ids=targets.group_ids, strengths=strengths.tolist(), taus=(0.0,), metric="accuracy",
     )  # fmt: skip
-    probs = softmax(probe.oof_chosen_logits())
+    probs = softmax(probe.oof_chosen_logits()).mean(axis=0)
     return replace(scores, probe_probs=probs, seconds=scores.seconds | {"head": time.perf_counter() - began})
 
 
