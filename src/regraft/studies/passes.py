@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import platform
 import time
@@ -85,6 +84,7 @@ def run_pass(
         if progress is not None:
             progress(done, total)
 
+    backbone = backbone.at(transform)  # a fixed input is built for its size
     found = extract(manifest, backbone, transform=transform, choice=choice, cache_dir=cache_dir, progress=clock)
     path = cache_dir / "features" / found.fingerprint / "rate.json"
     rate = None
@@ -111,9 +111,7 @@ def run_pass(
 
 
 def _measure(manifest: Manifest, backbone: Backbone, transform: Transform, choice: Choice, cache_dir: Path) -> float:
-    engine = open_engine(
-        dataclasses.replace(backbone, transform=transform), choice=choice, size=transform.size, cache_dir=cache_dir
-    )
+    engine = open_engine(backbone, choice=choice, size=transform.size, cache_dir=cache_dir)
 
     def load(row: int) -> NDArray[np.uint8] | None:
         try:

