@@ -147,7 +147,7 @@ def second_run(module: nn.Module, layers: list[str], x: Example) -> Watch:
     def enters(name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         if not inputs or not isinstance(inputs[0], Tensor):
             return
-        watch.entering[name] = inputs[0].detach()
+        watch.entering[name] = inputs[0].detach().clone()  # the model may go on changing it in place
         chain: list[str] = []
         for leaf, m, output in reversed(watch.leaves):
             if not isinstance(m, _DROPOUTS) or output is None or output.data_ptr() != inputs[0].data_ptr():

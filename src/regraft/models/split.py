@@ -108,13 +108,13 @@ def _automatic(module: nn.Module, boundary: Boundary) -> SplitModel:
         try:
             backbone, head, note = attempt()
             error = _difference(module, backbone, head, boundary)
+            width = _width(backbone, boundary)
         except Exception as failure:  # the model's own code on an unusual value: the next way may do
             failures.append(" ".join(str(failure).split())[:120])
             continue
         if error is not None and not error <= _tolerance(boundary.logits):
             failures.append(f"the parts differ from the model by {error:.2g}")
             continue
-        width = int(backbone(*_arguments(boundary.example)[0], **_arguments(boundary.example)[1]).shape[1])
         return SplitModel(
             backbone=_named_width(backbone, width),
             head=head,
@@ -287,18 +287,20 @@ def _difference(module: nn.Module, backbone: nn.Module, head: nn.Module, boundar
         raise SplitError(f"the parts give {tuple(scores.shape)}, the model {tuple(expected.shape)}")
     if expected.is_meta:
         return None
-    if len(expected) > 1 and bool((expected == expected[0]).all()) and boundary.entering[0].ndim == 2:
-        _compare_features(backbone, boundary)  # a head of zeros agrees with any features
     if not torch.isfinite(expected).all():
         raise SplitError("the model's own scores are not finite on random images")
     return float((scores - expected).abs().max() / expected.abs().max().clamp(min=1.0))
 
 
-def _compare_features(backbone: nn.Module, boundary: Boundary) -> None:
-    args, kwargs = _arguments(boundary.example)
-    features, entering = backbone(*args, **kwargs), torch.cat(boundary.entering, dim=1)
-    if features.shape != entering.shape or not torch.allclose(features, entering, rtol=1e-4, atol=1e-5):
-        raise SplitError("the scores do not depend on the image, and the features are not what enters the classifier")
+def _width(backbone: nn.Module, boundary: Boundary) -> int:
+    """D; where a vector enters the classifier, the features must be that vector (a head of zeros agrees with any)."""
+    features = run(backbone, boundary.example)
+    if all(t.ndim == 2 for t in boundary.entering) and not features.is_meta:
+        entering = torch.cat(boundary.entering, dim=1)
+        tolerance = 100 * _tolerance(features)
+        if features.shape != entering.shape or not torch.allclose(features, entering, rtol=tolerance, atol=tolerance):
+            raise SplitError("the features are not what enters the classifier")
+    return int(features.shape[1])
 
 
 def _by_hand(module: nn.Module, name: str, size: InputSize | None, example: Example | None) -> SplitModel:
