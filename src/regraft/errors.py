@@ -7,6 +7,8 @@
     │   └── ImageError                one image cannot be used (collected and counted by the scan, never fatal there)
     ├── BackboneError                 a backbone cannot be found, built or loaded
     │   └── SplitError                the end of the backbone cannot be found in a model
+    ├── TrainingError                 a fit cannot go on: the loss is not finite, not even one image fits in memory
+    │   └── CheckpointError           a checkpoint cannot be read, or is of another model
     └── BundleError                   a saved model is missing, damaged or not ours
 
 Messages are one line: the rule, then the value, then the way out.
@@ -61,6 +63,14 @@ class BackboneError(RegraftError):
 
 class SplitError(BackboneError, ValueError):
     """The place where the backbone ends and the classifier begins cannot be found."""
+
+
+class TrainingError(RegraftError):
+    """A fit cannot go on: the loss is not finite, or not even one image fits in memory."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint cannot be read, or belongs to another model or data set."""
 
 
 class BundleError(RegraftError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from regraft.features.engines import Choice, Engine, Session, num_cores
 from regraft.images import Transform
+from regraft.memory import keep_freed_memory
 from regraft.models.backbones import Backbone
 
 _CPU_CHUNK, _CUDA_CHUNK = 8, 64
@@ -60,21 +59,3 @@ def _forward(run: Any, pixels: NDArray[np.uint8], device: str, precision: str) -
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
         out: Tensor = run(torch.from_numpy(pixels).to(device, non_blocking=True))
     return out.float().cpu().numpy()
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks instead of returning them to the kernel after every layer.
-
-    By default glibc maps and unmaps each tensor over 32 MB, and page faults took 60 of 101 CPU seconds: eager fp32
-    ran 22.6 images/s, with these settings 133. A no-op where the C library is another.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
-    mallopt(top_pad, 256 << 20)
