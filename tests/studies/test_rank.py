@@ -4,43 +4,17 @@ import json
 
 import numpy as np
 import pytest
-import torch
+from studies_fake import SIZE, backbone
 
 from drawn import draw_folder
 from regraft.errors import BackboneError, UsageError
 from regraft.images import Transform
-from regraft.models.backbones import Backbone
 from regraft.progress import Listener
 from regraft.studies import rank as rank_module
 from regraft.studies.candidates import combined, views
 from regraft.studies.passes import Pass
 from regraft.studies.rank import RankOptions, rank, shortlist
 from regraft.studies.scores import Scores
-
-SIZE = 16
-
-
-class Colours(torch.nn.Module):
-    """Mean colours of a grid: easy to tell the drawn classes by; blurred by noise, less so."""
-
-    def __init__(self, noise, width=1):
-        super().__init__()
-        self.noise, self.width = noise, width
-
-    def forward(self, x):
-        grid = torch.nn.functional.adaptive_avg_pool2d(x, self.width).flatten(1)
-        # noise that is a function of the image, so that a second pass gives the same
-        odd = torch.sin(1000 * x.mean((1, 2, 3))[:, None] * torch.arange(1, grid.shape[1] + 1))
-        return grid + self.noise * odd
-
-
-def backbone(name, noise=0.0, *, width=1, slices=None):
-    columns = 3 * width * width
-    return Backbone(
-        name=name, source="made for a test", weights_hash=f"{name}{noise}".encode().hex().ljust(64, "0"),
-        num_features=columns, num_parameters=columns, transform=Transform(size=SIZE),
-        build=lambda: Colours(noise, width), slices=slices or {"final": (0, columns)},
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
