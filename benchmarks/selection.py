@@ -105,16 +105,14 @@ def study(name: str, source: Path, cache: Path, *, seeds: int = 3) -> None:
     full = targets_of(manifest, groups, everything, 0)
     truth = np.array([screen(one.features(), full).ridge_accuracy for one in whole])
     order = sorted(range(len(whole)), key=lambda i: -truth[i])
-    print(
-        f"{name}: {len(manifest):,} images, {full.num_classes} classes, {len(whole)} candidates; passes {ready - began:.0f} s"
-    )
+    print(f"{name}: {len(manifest):,} images, {full.num_classes} classes, {len(whole)} candidates")
+    print(f"  passes: {ready - began:.0f} s")
     print("  truth: " + ", ".join(f"{whole[i].name} {truth[i]:.3f}" for i in (*order[:3], order[-1])))
     static = max(
         (i for i in everything[: len(whole)] if whole[i].static_score), key=lambda i: whole[i].static_score or (0, 0)
     )
-    print(
-        f"  fixed list: {whole[static].name} {truth[static]:.3f}, regret {100 * (truth.max() - truth[static]):.2f} points"
-    )
+    lost = 100 * (truth.max() - truth[static])
+    print(f"  fixed list: {whole[static].name} {truth[static]:.3f}, regret {lost:.2f} points")
     for number in (200, 1000):
         told: dict[str, list[float]] = {k: [] for k in ("best", "cheapest", "tau", "knn", "log_me", "gbc")}
         for seed in range(seeds):
@@ -144,8 +142,8 @@ def study(name: str, source: Path, cache: Path, *, seeds: int = 3) -> None:
                 told[column].append(kendalltau([score.columns[column] for score in scores], truth).statistic)
         mean = {key: float(np.mean(values)) for key, values in told.items()}
         print(
-            f"  {number:5,} images, {seeds} seeds: mean regret {mean['best']:.2f} (best), {mean['cheapest']:.2f} (cheapest "
-            f"tied); Kendall tau ridge {mean['tau']:.2f}, kNN {mean['knn']:.2f}, LogME {mean['log_me']:.2f}, "
+            f"  {number:5,} images, {seeds} seeds: mean regret {mean['best']:.2f} (best), {mean['cheapest']:.2f} "
+            f"(cheapest tied); Kendall tau ridge {mean['tau']:.2f}, kNN {mean['knn']:.2f}, LogME {mean['log_me']:.2f}, "
             f"GBC {mean['gbc']:.2f}"
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ from regraft.data.split import group_numbers
 from regraft.errors import BackboneError, DataError, UsageError
 from regraft.evaluate import calibration, intervals
 from regraft.export.bundle import Head, save_bundle
-from regraft.features.engines import Choice, choose
+from regraft.features.engines import Choice, choose, instead
 from regraft.features.extract import extract
 from regraft.files import default_cache_dir, write_json, write_text
 from regraft.fit.linear_probe import LinearProbe, fit_linear_probe
@@ -34,7 +34,8 @@ from regraft.predictions import write_predictions
 from regraft.predictor import Predictor, load
 from regraft.progress import Listener, Stopwatch
 from regraft.store import runs
-from regraft.studies.rank import RankOptions, rank_split
+from regraft.studies.options import RankOptions
+from regraft.studies.rank import rank_split
 from regraft.studies.ranking import Ranking
 from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
 
@@ -134,11 +135,19 @@ def fit(
 
     ranking = _rank(manifest, split, config, listener, watch) if config.backbone == "auto" else None
     name = ranking[ranking.pick].backbone if ranking is not None else config.backbone
-    backbone = resolve(name, cache_dir=cache_dir, weights=config.weights)
+    backbone = resolve(name, cache_dir=cache_dir, weights=config.weights, features_from=config.features_from)
     choice = choose(config.engine, config.precision)
     transform, settled = _settle(config, backbone, choice, split)
     if ranking is not None:
         settled["backbone"] = Settled(backbone.name, ranking.reason)
+    backbone = backbone.at(transform)
+    with watch.stage("backbone"):
+        ir, why_not = _converted(backbone, cache_dir)
+    if ir is None and choice.engine == "openvino":
+        if not choice.automatic:
+            raise BackboneError(why_not)
+        choice = instead(choice, why_not.removesuffix("; use --engine torch"))
+        settled["engine"] = Settled("torch", choice.reason.partition("; ")[0].partition(": ")[2])
     for name, value in settled.items():
         listener.say(f"{name} = {value.value}: {value.reason}")
 
@@ -151,8 +160,7 @@ def fit(
     if ranking is not None:
         write_json(folder / runs.RANKING, ranking.as_dict())
 
-    with watch.stage("backbone"):
-        backbone_files = _backbone_files(backbone, transform, cache_dir, folder)
+    backbone_files = _backbone_files(backbone, ir, folder)
     with watch.stage("extract"):
         features = extract(
             manifest, backbone, transform=transform, choice=choice, cache_dir=cache_dir, progress=listener.progress
@@ -411,13 +419,28 @@ def _evaluate(
     return evaluated("cv", found, part, development)
 
 
-def _backbone_files(backbone: Backbone, transform: Transform, cache_dir: Path, folder: Path) -> dict[str, Path]:
-    """The backbone as files for the bundle: OpenVINO's where it converts, PyTorch's always."""
+def _converted(backbone: Backbone, cache_dir: Path) -> tuple[Path | None, str]:
+    """The folder of the backbone for OpenVINO, or None and why not.
+
+    Raises:
+        BackboneError: it must be converted, because nothing else could rebuild it from a bundle.
+    """
     from regraft.features.engines.openvino import ir_folder
 
     try:
-        ir = ir_folder(dataclasses.replace(backbone, transform=transform), size=transform.size, cache_dir=cache_dir)
-    except BackboneError:
+        return ir_folder(backbone, size=backbone.transform.size, cache_dir=cache_dir), ""
+    except BackboneError as error:
+        if backbone.recipe.get("builder") == "ir-only":
+            raise BackboneError(
+                f"a saved model predicts without your code, so that {backbone.name} must convert to OpenVINO: "
+                f"{str(error).removesuffix('; use --engine torch')}; write it with plain tensor operations"
+            ) from None
+        return None, str(error)
+
+
+def _backbone_files(backbone: Backbone, ir: Path | None, folder: Path) -> dict[str, Path]:
+    """The backbone as files for the bundle: OpenVINO's where it converts, PyTorch's always."""
+    if ir is None:
         from safetensors.torch import save_file
 
         aside = folder / ".backbone.safetensors"

@@ -60,11 +60,23 @@ def test_pairing_narrows(labels):
 
 def test_the_cheapest_of_the_tied_is_picked(labels):
     many = entries(labels, [0.80, 0.79, 0.78, 0.40], [10, 50, 20, 1000])
-    found = decide(many, labels, num_classes=K, group_ids=np.arange(400))
+    found = decide(many, labels, num_classes=K, group_ids=np.arange(400), tolerance=1.0)
     assert found.tied.tolist() == [True, True, True, False]
     assert found.pick == 1
     assert decide(many, labels, num_classes=K, group_ids=np.arange(400), prefer="best").pick == found.best
     assert found.order[-1] == 3
+
+
+def test_speed_does_not_buy_more_than_the_tolerance(labels):
+    """Tied, but two points behind."""
+    right = np.arange(400)
+    best = np.where(right < 320, labels, (labels + 1) % K)
+    near = np.where((right < 316) | (right >= 399), labels, (labels + 1) % K)
+    far = np.where((right < 290) | (right >= 378), labels, (labels + 1) % K)
+    some = [Entry(ridge=p, probe=p, images_per_second=s) for p, s in ((best, 1), (near, 2), (far, 3))]
+    found = decide(some, labels, num_classes=K, group_ids=right)
+    assert found.tied.all()
+    assert found.pick == 1
 
 
 def test_the_static_list_can_lose(labels):
@@ -120,4 +132,4 @@ def test_one_group_knows_nothing():
         entries(labels, [1.0, 0.0], [1, 2]), labels, num_classes=K, group_ids=np.zeros(4, int)
     )  # fmt: skip
     assert found.tied.all()
-    assert found.pick == 1
+    assert found.pick == 0

@@ -12,8 +12,9 @@ from regraft.images import Transform
 from regraft.progress import Listener
 from regraft.studies import rank as rank_module
 from regraft.studies.candidates import combined, views
+from regraft.studies.options import RankOptions
 from regraft.studies.passes import Pass
-from regraft.studies.rank import RankOptions, rank, shortlist
+from regraft.studies.rank import rank, shortlist
 from regraft.studies.scores import Scores
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from regraft.images import Transform
 from regraft.models.backbones import Backbone, resolve
 from regraft.studies.activations import look, look_untrained
-from regraft.studies.similarity import kl_of_moments, noise, photographs, similarity_profile, source_fit
+from regraft.studies.references import noise, photographs
+from regraft.studies.similarity import kl_of_moments, similarity_profile, source_fit
 
 SIZE = 64
 

@@ -58,7 +58,7 @@ def rank(
     combine
         Combinations of up to so many of the leaders enter: 2 or 3.
     prefer
-        Among those tied with the best take the cheapest, or the best.
+        Among those tied with the best and at most a point behind take the cheapest, or the best.
     shortlist
         How many by the ridge get the solved head; one by neighbours and one by ImageNet accuracy join.
     html
@@ -82,7 +82,7 @@ def rank(
     """
     from regraft.pipeline import read
     from regraft.progress import Stopwatch
-    from regraft.studies.rank import RankOptions
+    from regraft.studies.options import RankOptions
     from regraft.studies.rank import rank as rank_
     from regraft.terminal import TerminalListener
 

@@ -1,6 +1,7 @@
 """Studies: measured answers to "which one?", on cached features.
 
 rank.py             which backbone: the outline
+options.py          what can be set
 candidates.py       what is compared: backbones, stages, input sizes, flips, combinations
 shelf.py            the curated list behind `auto`, what of it can be reached, and ImageNet accuracies
 passes.py           a backbone over the images once, and how fast it was
@@ -12,4 +13,7 @@ decide.py           paired intervals, ties, the pick, what measuring gained
 ranking.py          the result and its JSON
 rank_card.py        accuracy against cost as a page
 similarity.py       how far the images are from what the backbone was trained on
+profile.py          that, as values
+activations.py      what the layers of a network see
+references.py       crops of photographs, and noise
 """

@@ -123,7 +123,8 @@ def look_untrained(
 def _forward(module: nn.Module, pixels: NDArray[np.uint8], transform: Transform) -> NDArray[np.float32]:
     import torch
 
-    from regraft.features.engines.torch import PixelBackbone, keep_freed_memory
+    from regraft.features.engines.torch import PixelBackbone
+    from regraft.memory import keep_freed_memory
 
     keep_freed_memory()
     whole = PixelBackbone(module, transform).to(memory_format=torch.channels_last)

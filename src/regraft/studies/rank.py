@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,16 @@ from numpy.typing import NDArray
 
 from regraft import data as data_stage
 from regraft.data import Scan
-from regraft.errors import BackboneError, DataError, UsageError, nearest
+from regraft.errors import BackboneError, DataError, UsageError
 from regraft.evaluate import intervals
 from regraft.features.engines import Choice, choose
 from regraft.files import default_cache_dir
-from regraft.images import ResizePolicy
 from regraft.models.backbones import Backbone, resolve
 from regraft.progress import Listener, Stopwatch
 from regraft.studies.candidates import Candidate, combined, views
-from regraft.studies.decide import Decision, Entry, Metric, Prefer, decide
+from regraft.studies.decide import TOLERANCE, Decision, Entry, decide
 from regraft.studies.neighbours import KS
+from regraft.studies.options import RankOptions, from_words
 from regraft.studies.passes import Pass, run_pass
 from regraft.studies.ranking import Ranked, Ranking
 from regraft.studies.scores import Scores, Targets, averaged, column_rows, screen, solve
@@ -36,59 +35,6 @@ from regraft.types import Interval, Manifest, Split
 
 COMBINED = 3
 """How many leaders enter the combinations."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankOptions:
-    """Options of a ranking.
-
-    Attributes:
-        metric: What best means: accuracy, balanced_accuracy or macro_f1.
-        stages: Pooled features of each stage enter as candidates too.
-        sizes: Further input sizes in pixels, beside what each backbone was trained with.
-        native: Whether that own size takes part.
-        flips: The mean over image and mirror image enters too (a second pass).
-        combine: Combinations of up to so many of the leaders enter: 1 for none, 2 or 3.
-        prefer: Among those tied with the best take the cheapest, or the best.
-        shortlist: How many by the ridge get the solved head; one by neighbours and one by ImageNet accuracy join.
-        resize: How an image becomes a square: squash, crop or pad.
-        engine: What runs the backbones.
-        precision: Their arithmetic.
-        folds: Number of folds for the solved head.
-        test: Share that is locked away and takes no part, as in fit.
-        seed: Of the split and the folds.
-        cache_dir: Folder for features; by default the user's cache folder.
-    """
-
-    metric: Metric = "accuracy"
-    stages: bool = False
-    sizes: tuple[int, ...] = ()
-    native: bool = True
-    flips: bool = False
-    combine: int = 1
-    prefer: Prefer = "cheapest"
-    shortlist: int = 2
-    resize: ResizePolicy = "squash"
-    engine: str = "auto"
-    precision: str = "auto"
-    folds: int = 5
-    test: float | str = "auto"
-    seed: int = 0
-    cache_dir: Path | None = None
-
-    def __post_init__(self) -> None:
-        rules = [
-            (self.metric in ("accuracy", "balanced_accuracy", "macro_f1"), "metric",
-             f"is accuracy, balanced_accuracy or macro_f1{nearest(self.metric, ('accuracy', 'macro_f1'))}"),
-            (all(16 <= size <= 2048 for size in self.sizes), "sizes", "lie between 16 and 2048 pixels"),
-            (self.combine in (1, 2, 3), "combine", "is 1, 2 or 3"),
-            (self.prefer in ("cheapest", "best"), "prefer", "is cheapest or best"),
-            (1 <= self.shortlist <= 100, "shortlist", "lies between 1 and 100"),
-            (2 <= self.folds <= 100, "folds", "lies between 2 and 100"),
-        ]  # fmt: skip
-        wrong = [f"{name} {rule}: {getattr(self, name)!r} does not fit" for good, name, rule in rules if not good]
-        if wrong:
-            raise UsageError("; ".join(wrong))
 
 
 def rank(
@@ -120,7 +66,7 @@ def rank(
         >>> ranking = rank("photos/", ["tf_efficientnet_lite0", "resnet18"])  # doctest: +SKIP
         >>> ranking.pick, ranking.rows[0].accuracy  # doctest: +SKIP
     """
-    options = options if options is not None else _options(loose)
+    options = options if options is not None else from_words(loose)
     listener = listener if listener is not None else Listener()
     watch = Stopwatch(listener)
     cache_dir = options.cache_dir if options.cache_dir is not None else default_cache_dir()
@@ -198,16 +144,6 @@ def shortlist(
     if known:
         chosen.append(max(known, key=lambda i: (static[i], -i)))
     return sorted(set(chosen))
-
-
-def _options(loose: dict[str, Any]) -> RankOptions:
-    known = {field.name for field in dataclasses.fields(RankOptions)}
-    unknown = [f"{word!r} is not an option of rank{nearest(word, known)}" for word in loose if word not in known]
-    if unknown:
-        raise UsageError("; ".join(unknown))
-    if isinstance(loose.get("cache_dir"), str):
-        loose["cache_dir"] = Path(loose["cache_dir"]).expanduser()
-    return RankOptions(**loose)
 
 
 def _wanted(
@@ -415,7 +351,7 @@ def _ranking(
         which = "it is also the best" if pick == best else f"the best is {best}"
         reason = (
             f"{pick}: the cheapest ({by_name[pick].images_per_second:,.0f} images/s) of {tied} tied with the best "
-            f"(the interval of the difference includes 0); {which}."
+            f"(the interval of the difference includes 0) and no more than {100 * TOLERANCE:g} point behind; {which}."
         )
     return Ranking(
         rows=tuple(rows),

@@ -12,7 +12,7 @@ from regraft.evaluate.charts import Scale, ticks
 from regraft.files import write_text
 from regraft.studies.ranking import Ranked, Ranking
 
-CANVAS, FLOOR = 640, 340
+CANVAS, FLOOR = 540, 310
 """Width of the chart and height of its plot's lower edge, in user units."""
 
 MOST_NUMBERS = 14

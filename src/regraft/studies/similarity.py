@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,110 +26,17 @@ from regraft.evaluate.groups import Groups
 from regraft.evaluate.intervals import group_bootstrap, paired_difference
 from regraft.files import default_cache_dir
 from regraft.fit.ridge import fit_ridge
-from regraft.images import Transform, preprocess, resize
+from regraft.images import Transform, preprocess
 from regraft.models.backbones import Backbone, resolve
 from regraft.progress import Listener, Stopwatch
 from regraft.studies.activations import Seen, look, look_untrained
+from regraft.studies.profile import Measure, Profile
+from regraft.studies.references import NUM_REFERENCES, Pixels, noise, photographs
 from regraft.studies.source_head import Head, source_head, source_probs
 from regraft.studies.transferability import leep
 from regraft.types import JSON, Interval
 
-Pixels = NDArray[np.uint8]
-NUM_REFERENCES = 64
 NUM_RESAMPLES = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
-    """One measure of similarity.
-
-    Attributes:
-        name: drift, source_fit, reuse_gain or depth_gain.
-        value: with interval over images.
-        photographs: the same of crops of photographs.
-        noise: the same of pixel noise.
-        place: from 0 (like photographs) to 1 (like noise), of the value with its interval; None where the two
-            references do not differ.
-        meaning: one sentence.
-    """
-
-    name: str
-    value: Interval
-    photographs: float
-    noise: float
-    place: Interval | None
-    meaning: str
-
-    @property
-    def text(self) -> str:
-        return str(self.value)
-
-    @property
-    def place_text(self) -> str:
-        """In words for a table."""
-        ends = f"photographs {self.photographs:.3g}, noise {self.noise:.3g}"
-        if self.place is None:
-            return ends
-        at = self.place.estimate
-        where = "beyond photographs" if at < 0 else "beyond noise" if at > 1 else f"{at:.2f} of the way to noise"
-        return f"{where} ({ends})"
-
-    def as_dict(self) -> JSON:
-        """A JSON object."""
-        return {
-            "name": self.name, "value": self.value.as_dict(), "photographs": self.photographs, "noise": self.noise,
-            "place": None if self.place is None else self.place.as_dict(), "meaning": self.meaning,
-        }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """How far the images are from the backbone's training data.
-
-    Attributes:
-        backbone: its name.
-        num_images: looked at.
-        measures: those that apply.
-        layers: per batch-norm layer its drift with interval, and that of both references.
-        stages: per stage the held-out accuracy with interval, first to last.
-        notes: what could not be measured, and why.
-    """
-
-    backbone: str
-    num_images: int
-    measures: tuple[Measure, ...]
-    layers: tuple[JSON, ...]
-    stages: tuple[tuple[str, Interval], ...]
-    notes: tuple[str, ...]
-
-    @property
-    def similarity(self) -> Interval | None:
-        """1 like photographs, 0 like noise, by drift; None for a network without batch norm."""
-        place = next((m.place for m in self.measures if m.name == "drift"), None)
-        if place is None:
-            return None
-        low, middle, high = (float(np.clip(1 - v, 0, 1)) for v in (place.high, place.estimate, place.low))
-        return Interval(estimate=middle, low=low, high=high, level=place.level)
-
-    def as_dict(self) -> JSON:
-        """The JSON object of `regraft similarity --json`."""
-        similarity = self.similarity
-        return {
-            "backbone": self.backbone,
-            "num_images": self.num_images,
-            "similarity": None if similarity is None else similarity.as_dict(),
-            "measures": [measure.as_dict() for measure in self.measures],
-            "stages": [{"stage": name, "accuracy": value.as_dict()} for name, value in self.stages],
-            "layers": list(self.layers),
-            "notes": list(self.notes),
-        }
-
-    def sentences(self) -> list[str]:
-        """What people should read."""
-        said = [f"{measure.name.replace('_', ' ')}: {measure.meaning}" for measure in self.measures]
-        if self.stages:
-            said.append("accuracy by depth: " + ", ".join(f"{name} {value}" for name, value in self.stages))
-        return [*said, *self.notes]
 
 
 def similarity_profile(
@@ -184,36 +90,6 @@ def similarity_profile(
         return _profile(
             found, np.stack(pixels), labels, split.group_ids[kept], transform, seed, cache_dir, notes, listener.progress
         )
-
-
-def photographs(
-    transform: Transform, *, seed: int = 0, number: int = NUM_REFERENCES
-) -> tuple[Pixels, NDArray[np.int64]]:
-    """Crops of scikit-learn's two sample photographs, uint8 (n, size, size, 3), and of which half they are, 0..3."""
-    from sklearn.datasets import load_sample_images
-
-    rng = np.random.default_rng(seed)
-    images = load_sample_images().images
-    crops, labels = [], []
-    for i in range(number):
-        image = images[i % 2]
-        height, width = image.shape[:2]
-        side = int(rng.integers(height // 2, height + 1))
-        half = (i // 2) % 2
-        room = max(width // 2 - side // 2, 1)
-        left = min(half * (width // 2) + int(rng.integers(-side // 4, room)), width - side)
-        top = int(rng.integers(0, height - side + 1))
-        cut = image[top : top + side, max(left, 0) : max(left, 0) + side]
-        crops.append(resize(np.ascontiguousarray(cut), transform))
-        labels.append(2 * (i % 2) + half)
-    return np.stack(crops), np.array(labels, np.int64)
-
-
-def noise(transform: Transform, *, seed: int = 0, number: int = NUM_REFERENCES) -> tuple[Pixels, NDArray[np.int64]]:
-    """Uniform pixel noise of the same shape, labelled 0..3 at random."""
-    rng = np.random.default_rng(seed)
-    size = transform.size
-    return rng.integers(0, 256, (number, size, size, 3), np.uint8), rng.integers(0, 4, number)
 
 
 def _staged(backbone: str | Backbone, cache_dir: Path) -> tuple[Backbone, list[str]]:
