@@ -17,8 +17,10 @@ class FitConfig:
     """Options of a fit; every `auto` is settled from the data and the machine, printed, and written down.
 
     Attributes:
-        backbone: A timm architecture, a local weights file named like ARCHITECTURE.safetensors, or auto: ranked first.
+        backbone: auto (ranked first), or a model: NAME of timm, torchvision/NAME, hf-hub:ORG/NAME, FILE.py:FUNCTION,
+            or a weights file named like ARCHITECTURE.safetensors; with +stages at its end, features of all stages.
         weights: A local weights file for that architecture.
+        features_from: The layer whose averaged output are the features; by default what enters the classifier.
         image_size: Side of the backbone's input in pixels; by default what it was trained with.
         resize: How an image becomes a square: squash (stretched), crop (its centre) or pad (framed).
         engine: What runs the backbone: openvino, torch, compiled, or auto.
@@ -42,6 +44,7 @@ class FitConfig:
 
     backbone: str = "tf_efficientnet_lite0"
     weights: Path | None = None
+    features_from: str | None = None
     image_size: int | None = None
     resize: Literal["auto", "squash", "crop", "pad"] = "auto"
     engine: Literal["auto", "openvino", "torch", "compiled"] = "auto"

@@ -195,6 +195,7 @@ def fit(
             details={"strategy": config.strategy, "data_version": version, "fingerprint": features.fingerprint},
             card=model_card(manifest, backbone, estimate, config),
         )
+        (folder / _ASIDE).unlink(missing_ok=True)
         write_predictions(folder / runs.PREDICTIONS, predictions, proba=True)
         write_text(folder / runs.METRICS, "".join(json.dumps(row) + "\n" for row in path_rows(probe)))
 
@@ -438,12 +439,15 @@ def _converted(backbone: Backbone, cache_dir: Path) -> tuple[Path | None, str]:
         return None, str(error)
 
 
+_ASIDE = ".backbone.safetensors"
+
+
 def _backbone_files(backbone: Backbone, ir: Path | None, folder: Path) -> dict[str, Path]:
     """The backbone as files for the bundle: OpenVINO's where it converts, PyTorch's always."""
     if ir is None:
         from safetensors.torch import save_file
 
-        aside = folder / ".backbone.safetensors"
+        aside = folder / _ASIDE
         save_file({k: v.contiguous() for k, v in backbone.build().state_dict().items()}, aside)
         return {"backbone.safetensors": aside}
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -31,12 +30,15 @@ Progress = Callable[[int, int], None]
 
 def about(backbone: Backbone, transform: Transform, precision: str) -> JSON:
     """What makes features what they are; its hash is the fingerprint."""
-    return {
+    told: JSON = {
         "backbone": backbone.name,
         "weights": backbone.weights_hash,
         "transform": transform.as_dict(),
         "precision": precision,
     }
+    if backbone.features_from is not None:
+        told["features_from"] = backbone.features_from
+    return told
 
 
 def extract(
@@ -68,9 +70,7 @@ def extract(
     _, first, copy_of = np.unique(manifest.hashes[missing], axis=0, return_index=True, return_inverse=True)
     failed = np.empty(0, np.int64)
     if len(missing):
-        engine = open_engine(
-            dataclasses.replace(backbone, transform=transform), choice=choice, size=transform.size, cache_dir=cache_dir
-        )
+        engine = open_engine(backbone.at(transform), choice=choice, size=transform.size, cache_dir=cache_dir)
         rows = missing[first]  # an image that occurs twice is run once
         if progress is not None:
             progress(0, len(rows))

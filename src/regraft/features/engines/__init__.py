@@ -13,14 +13,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.errors import UsageError, nearest
+from regraft.errors import BackboneError, UsageError, nearest
 from regraft.models.backbones import Backbone
 
 # OpenVINO imports its vendor's telemetry client where that is installed; regraft sends nothing, so it is kept out.
@@ -63,6 +63,8 @@ class Choice:
     precision: Precision
     device: str
     reason: str
+    automatic: bool = False
+    """Whether another engine may be taken where this one cannot run the backbone."""
 
 
 def choose(engine: str = "auto", precision: str = "auto") -> Choice:
@@ -80,32 +82,62 @@ def choose(engine: str = "auto", precision: str = "auto") -> Choice:
     device = "cuda" if gpu else "cpu"
     picked: EngineName = "torch" if engine == "auto" and gpu else "openvino" if engine == "auto" else engine  # type: ignore[assignment]
     why = "a CUDA GPU was found" if gpu else "the fastest on a CPU" if engine == "auto" else "asked for"
+    auto = engine == "auto"
     if precision != "auto":
-        return Choice(picked, precision, device, f"{picked}: {why}; {precision}: asked for")  # type: ignore[arg-type]
+        return Choice(picked, precision, device, f"{picked}: {why}; {precision}: asked for", auto)  # type: ignore[arg-type]
     if gpu:
-        return Choice(picked, "bf16", device, f"{picked}: {why}; bf16: autocast on the GPU")
+        return Choice(picked, "bf16", device, f"{picked}: {why}; bf16: autocast on the GPU", auto)
     found = next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in cpu_flags()), None)
     settled: Precision = "bf16" if found else "fp32"
     because = f"{found.upper()} found" if found else "this CPU has no bf16 arithmetic"
-    return Choice(picked, settled, device, f"{picked}: {why}; {settled}: {because}")
+    return Choice(picked, settled, device, f"{picked}: {why}; {settled}: {because}", auto)
+
+
+def instead(choice: Choice, why: str) -> Choice:
+    """PyTorch in place of OpenVINO, where OpenVINO was not asked for by name.
+
+    Args:
+        choice: what `choose` gave.
+        why: what kept OpenVINO from running the backbone.
+    """
+    _, _, precision = choice.reason.partition("; ")
+    return replace(choice, engine="torch", reason=f"torch: {why}; {precision}")
 
 
 def open_engine(backbone: Backbone, *, choice: Choice, size: int, cache_dir: Path) -> Engine:
-    """Make a backbone ready to run.
+    """Make a backbone ready to run; its `reason` says so where another engine had to be taken.
 
     Args:
         backbone: what to run.
         choice: from `choose`.
         size: side of the input in pixels.
         cache_dir: where converted models are kept.
+
+    Raises:
+        BackboneError: the backbone cannot be built, or the engine that was asked for by name cannot run it.
     """
+    if choice.automatic and choice.engine == "torch" and not _has_modules(backbone):
+        _, _, precision = choice.reason.partition("; ")
+        choice = replace(
+            choice, engine="openvino", device="cpu", reason=f"openvino: the model is kept for it alone; {precision}"
+        )
     if choice.engine == "openvino":
         from regraft.features.engines.openvino import open_openvino
 
-        return open_openvino(backbone, choice=choice, size=size, cache_dir=cache_dir)
+        try:
+            return open_openvino(backbone, choice=choice, size=size, cache_dir=cache_dir)
+        except BackboneError as error:
+            if not choice.automatic or backbone.ir is not None:
+                raise
+            choice = instead(choice, str(error).removesuffix("; use --engine torch"))
     from regraft.features.engines.torch import open_torch
 
     return open_torch(backbone, choice=choice, size=size)
+
+
+def _has_modules(backbone: Backbone) -> bool:
+    """Whether PyTorch can run it: the bundle of a user's own model holds no code, only the converted model."""
+    return not (backbone.ir is not None and backbone.recipe.get("builder") == "ir-only")
 
 
 def has_cuda() -> bool:

@@ -7,6 +7,7 @@ mode: one stream and one infer request a thread, small chunks that stay in the c
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import warnings
@@ -84,7 +85,10 @@ def ir_folder(backbone: Backbone, *, size: int, cache_dir: Path) -> Path:
     """The folder of the backbone's IR in the cache, converting it now where it is not there yet."""
     transform = backbone.transform
     what = f"{backbone.name}|{backbone.weights_hash}|{size}|{transform.mean}|{transform.std}|{ov.__version__}|1"
-    folder = cache_dir / "ir" / f"{backbone.name[:60]}-{blake3(what.encode()).hexdigest()[:20]}"
+    if backbone.features_from is not None:
+        what += f"|{backbone.features_from}"
+    plain = re.sub(r"[^\w.+-]", "-", backbone.name)[:60]  # names hold slashes and colons
+    folder = cache_dir / "ir" / f"{plain}-{blake3(what.encode()).hexdigest()[:20]}"
     if not (folder / "model.xml").is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
