@@ -76,7 +76,10 @@ def _run(words: list[str]) -> int:
     from cyclopts import App, CycloptsError
 
     verb = words[0]
-    app = App(name="regraft", help_format="plaintext", version_flags=[], result_action="return_value")
+    app = App(
+        name="regraft", help_format="plaintext", version_flags=[], result_action="return_value",
+        suppress_keyboard_interrupt=False,  # said below, in one line
+    )  # fmt: skip
     app.command(getattr(import_module(f"regraft.cli.{VERBS[verb][0]}"), verb), name=verb)
     try:
         app(words, exit_on_error=False, print_error=False, help_on_error=False)

@@ -6,10 +6,10 @@ both ran 300 to 338 images/s where worker processes reached 179. On a GPU the sa
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +55,33 @@ def forward_images(numbers: NDArray[np.int64], load: Load, *, engine: Engine, si
             values = forward(batch)[: len(good)] if good else np.empty((0, 0), np.float32)
             on_chunk(chunks[position], np.array(good, np.int64), values)
 
-    with ThreadPoolExecutor(engine.num_threads, thread_name_prefix="forward") as pool:
-        futures = [pool.submit(work) for _ in range(min(engine.num_threads, len(chunks)))]
+    def guarded() -> None:
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
+            work()
+        except BaseException as error:
+            errors.append(error)
             stop.set()
-            wait(futures)
-        for future in futures:
-            future.result()
+
+    errors: list[BaseException] = []
+    num_threads = min(engine.num_threads, len(chunks))
+    threads = [threading.Thread(target=guarded, name=f"forward-{k}") for k in range(num_threads)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()
+        _wait_out(threads)
+    if errors:
+        raise errors[0]
+
+
+def _wait_out(threads: list[threading.Thread]) -> None:
+    """Wait until all have finished their chunk, however often Ctrl-C is pressed.
+
+    Leaving earlier would pull the engine from under a running call, and the process hung.
+    """
+    while alive := [thread for thread in threads if thread.is_alive()]:
+        with contextlib.suppress(KeyboardInterrupt):
+            alive[0].join()
