@@ -371,7 +371,7 @@ def _reason(
         words += f"; prior adjustment τ = {taus[tau]:g} has the best {metric}"
     else:
         words += (
-            f"; prior adjustment τ = {taus[tau]:g} is the smallest whose {metric} is within one standard error of the "
+            f"; prior adjustment τ = {taus[tau]:g} is the smallest whose {metric} is within two standard errors of the "
             f"best (τ = {taus[best_tau]:g})"
         )
     return words
