@@ -1,0 +1,506 @@
+"""The training loop: any module, any loader, killed and resumed to the same numbers.
+
+    trainer = Trainer(model, loss, optimizer, schedule, checkpoint_dir="checkpoints", ema_decay=0.999)
+    history = trainer.fit(train_loader, val_loader, epochs=10, resume=True)
+
+`Trainer.fit` and `Trainer._epoch` are the loop that every PyTorch user has written. What is around it: `step.py` (one
+step: precision, accumulation, memory), `batches.py` (order and resume), `plan.py` (schedule and time limit),
+`checkpoints.py`, `validation.py`, `processes.py` (several processes), `faults.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from regraft.errors import TrainingError, UsageError, nearest
+from regraft.fit import plan
+from regraft.fit.batches import Batch, Batches, entropy
+from regraft.fit.callbacks import Callback
+from regraft.fit.checkpoints import LAST, load_model, read_checkpoint
+from regraft.fit.faults import MAX_NON_FINITE, Interruption
+from regraft.fit.history import History, Row
+from regraft.fit.kept import Kept, are_finite
+from regraft.fit.plan import Pace, Plan
+from regraft.fit.processes import Processes
+from regraft.fit.resume import Position, go_on, set_own_random_state, state_of
+from regraft.fit.step import Precision, Step, choose_precision
+from regraft.fit.validation import evaluate_batches
+from regraft.memory import keep_freed_memory
+from regraft.progress import Listener
+
+OnBatch = Callable[[Any, Any], tuple[Any, Any]]
+Evaluate = Callable[[nn.Module], dict[str, float]]
+
+
+class Trainer:
+    """Trains a model.
+
+    Args:
+        model: any module; moved to the device and trained in place. Frozen norm layers (`regraft.models.freezing`)
+            stay in eval mode.
+        loss: `loss(outputs, targets)`, a mean over the images; `sample_weight` and `indices`, where the loader gives
+            them, are passed by name if it has such parameters. A `state_dict` is kept, `set_epoch(epoch)` is called.
+        optimizer: over the model's parameters.
+        schedule: the factor of the learning rates at each optimiser step, counted from 0, over all epochs.
+        callbacks: heard in order.
+        precision: auto is bf16 on a GPU that has it, else fp16, and fp32 on a CPU.
+        grad_accum_steps: batches for each optimiser step.
+        clip_grad: largest norm of the gradient.
+        ema_decay: keep a moving average of the weights (timm's ModelEmaV3 with its warm-up); it is what is evaluated,
+            kept as best, and in the model after the fit.
+        channels_last: memory layout of images (N, C, H, W) and kernels; faster on CPUs and GPUs.
+        compile: torch.compile.
+        device: auto, cpu, cuda, …
+        seed: of the order of the images, their augmentation, dropout, mixup.
+        checkpoint_dir: for `last.safetensors` and `best.safetensors`; None keeps none.
+        checkpoint_every_seconds: between checkpoints within an epoch; one more is written after each evaluation.
+        metric: what decides the best epoch, a name that the evaluation gives.
+        mode: max where more is better, min where less is.
+        patience: evaluations without improvement after which the fit stops.
+        restore_best: end with the best weights in the model, not the last.
+        max_steps: optimiser steps after which the fit stops; the schedule is squeezed to end there.
+        time_limit_seconds: the same for time, that of resumed fits together, evaluations included.
+        on_batch: `(inputs, targets) -> (inputs, targets)` on the device before each training batch: mixup.
+        listener: hears of epochs, progress, and of what is worth saying.
+
+    Attributes:
+        history: rows so far.
+        position: step, epoch, ….
+        step: what one step needs (`step.py`).
+        processes: rank, world and device.
+        precision: what auto became.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        optimizer: Optimizer,
+        schedule: Callable[[int], float] | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+        precision: Precision = "auto",
+        grad_accum_steps: int = 1,
+        clip_grad: float | None = None,
+        ema_decay: float | None = None,
+        channels_last: bool = True,
+        compile: bool = False,
+        device: str = "auto",
+        seed: int = 0,
+        checkpoint_dir: Path | str | None = None,
+        checkpoint_every_seconds: float = 300.0,
+        metric: str = "val/macro_f1",
+        mode: Literal["max", "min"] = "max",
+        patience: int | None = None,
+        restore_best: bool = True,
+        max_steps: int | None = None,
+        time_limit_seconds: float | None = None,
+        on_batch: OnBatch | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        _check(grad_accum_steps=grad_accum_steps, max_steps=max_steps, patience=patience)
+        if mode not in ("max", "min"):
+            raise UsageError(f"mode is max or min: {mode!r} is not")
+        self.processes = Processes(device)
+        if self.processes.device.type == "cpu":
+            keep_freed_memory()
+        self.precision, self.precision_reason = choose_precision(precision, self.processes.device)
+        self.model, self.loss, self.optimizer, self.schedule = model, loss, optimizer, schedule
+        self.callbacks = list(callbacks)
+        self.grad_accum_steps, self.seed, self.on_batch = grad_accum_steps, seed, on_batch
+        self.checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self.checkpoint_every_seconds = checkpoint_every_seconds
+        self.metric, self.mode, self.patience, self.restore_best = metric, mode, patience, restore_best
+        self.max_steps, self.time_limit_seconds = max_steps, time_limit_seconds
+        self._listener, self.listener = listener, listener if listener is not None else Listener()
+        model.to(self.processes.device)
+        self.channels_last = channels_last and all(p.ndim != 5 for p in model.parameters())
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if isinstance(loss, nn.Module):
+            loss.to(self.processes.device)
+        self.ema = _average(model, ema_decay)
+        self.history, self.position, self.plan = History(), Position(), Plan()
+        self._pace, self._saved_at = Pace(time_limit_seconds), 0.0
+        self._asked: dict[str, bool] = {}
+        self._interruption = Interruption()
+        wrapped = self.processes.wrap(model)
+        self.step = Step(
+            torch.compile(wrapped) if compile else wrapped,  # type: ignore[arg-type]
+            loss, optimizer, processes=self.processes, precision=self.precision, clip_grad=clip_grad, warn=self._warn,
+        )  # fmt: skip
+
+    # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def fit(
+        self, train_loader: Iterable[Any], evaluate: Iterable[Any] | Evaluate | None, epochs: int, *,
+        resume: bool = False,
+    ) -> History:  # fmt: skip
+        """Train, evaluate after each epoch, and end with the best weights.
+
+        Args:
+            train_loader: batches `(inputs, targets)`, `(inputs, targets, indices and/or weights)`, or dicts. With
+                several processes, its batches are divided among them.
+            evaluate: a loader of `(inputs, labels)`, or a function from the model (in eval mode) to named measures
+                (called in the main process), or None.
+            epochs: how many at most.
+            resume: go on from `checkpoint_dir/last.safetensors` if there is one. All else must be as it was: model,
+                loss, optimiser, schedule, data, options. The remaining epochs then give the numbers of a fit that was
+                never interrupted; on a CPU in fp32 to the last bit.
+
+        Returns:
+            the history.
+
+        Raises:
+            UsageError: no such metric; checkpoints are there and `resume` is not set.
+            CheckpointError: the checkpoint cannot be read or does not fit.
+            TrainingError: the loss stays infinite or NaN, or memory is too small for one image.
+            KeyboardInterrupt: Ctrl-C, after the present step was finished and written to `last`.
+        """
+        _check(epochs=epochs)
+        with Interruption() as self._interruption:
+            self._begin(train_loader, evaluate, epochs, resume=resume)
+            self._call("on_fit_start")
+            while not (why := self._end(epochs)) or self._is_unevaluated():
+                try:
+                    finished = self._epoch(epochs)
+                    measures = self._evaluate(evaluate)
+                except KeyboardInterrupt:
+                    self._interrupted()
+                    raise
+                self._finish_epoch(measures, finished=finished)
+                self._interrupted()
+        self._finish(why)
+        self._call("on_fit_end", self.history)
+        return self.history
+
+    def _epoch(self, epochs: int) -> bool:
+        """Train on what is left of an epoch; True where its end was reached."""
+        at = self.position
+        if not at.batch:
+            self._call("on_epoch_start", at.epoch)
+        if hasattr(self.loss, "set_epoch"):
+            self.loss.set_epoch(at.epoch)
+        self.model.train()
+        name, began = f"epoch {at.epoch + 1}/{epochs}", plan.clock()
+        self.listener.stage_began(name)
+        try:
+            batches = self._batches.epoch(at.epoch, at.batch, self._set_random_state)
+            while group := list(itertools.islice(batches, self.grad_accum_steps)):
+                if self._end(epochs):
+                    return False
+                self._set_lr()
+                loss = self._agree(self.step.backward([self._prepared(batch) for batch in group]))
+                self._follow(self.step.optimise(loss), loss)
+                at.step, at.batch, images = at.step + 1, at.batch + len(group), sum(map(len, group))
+                at.images, at.loss_sum = at.images + images, at.loss_sum + (loss * images if math.isfinite(loss) else 0)
+                seconds = plan.clock() - began
+                at.train_seconds += seconds
+                self._pace.stepped(seconds)
+                self._call("on_step_end", at.step, loss)
+                self._after_step()
+                began = plan.clock()
+            return True
+        finally:
+            self.listener.stage_ended(name, at.train_seconds)
+
+    def _prepared(self, batch: Batch) -> Batch:
+        batch = self._to_device(batch)
+        if self.on_batch is None:
+            return batch
+        inputs, targets = self.on_batch(batch.inputs, batch.targets)
+        return Batch(inputs, targets, batch.sample_weight, batch.indices)
+
+    def _to_device(self, batch: Batch) -> Batch:
+        def moved(tensor: Tensor) -> Tensor:
+            tensor = tensor.to(self.processes.device, non_blocking=True)
+            is_images = self.channels_last and tensor.ndim == 4
+            return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
+
+        return batch.map(moved)
+
+    def _set_lr(self) -> None:
+        if self.schedule is not None:
+            factor = self.schedule(self.plan.place(self.position.step))
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+    def _follow(self, taken: bool, loss: float) -> None:
+        """After an optimiser step: the average follows; a loss that stays infinite or NaN ends the fit."""
+        if taken:
+            self._num_bad = 0
+            if self.ema is not None:
+                self.ema.update(self.model, step=self.position.step + 1)
+            return
+        self._num_bad += 1
+        if self._num_bad < MAX_NON_FINITE:
+            if not are_finite(self.model.buffers()):  # batch norm has seen it, and would never forget
+                self._kept.restore_good(self.model, only_buffers=True)
+            return
+        self._kept.restore_good(self.model)
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        raise TrainingError(
+            f"the loss must be finite: it was {loss} for {MAX_NON_FINITE} steps in a row, up to step "
+            f"{self.position.step + 1:,}, with lr {lr:.3g}; the last good weights are restored. Try a smaller lr, "
+            "clip_grad, or precision fp32"
+        )
+
+    def _after_step(self) -> None:
+        at = self.position
+        if self._steps_per_epoch:
+            self.listener.progress(-(-at.batch // self.grad_accum_steps), self._steps_per_epoch)
+        if self._pace.is_time_to_plan():
+            fits = at.step + self._pace.affordable(self._steps_per_epoch, self._evaluation_guess())
+            total = min(n for n in (fits, self._most_steps) if n is not None)
+            self.plan.end_at(self.processes.from_main(total), step=at.step)
+        self._interrupted()
+        if self._asked["save"]:
+            self._save_last()
+
+    def _agree(self, loss: float) -> float:
+        """What all processes say: the mean loss, and whether anyone wants to stop or it is time to save."""
+        now, main = self._pace.elapsed(), self.processes.is_main
+        wishes = {
+            "signal": self._interruption.signal is not None,
+            "stop": bool(self._stop),
+            "late": main and self._pace.is_out_of_time(self._evaluation_guess()),
+            "save": main and now - self._saved_at >= self.checkpoint_every_seconds,
+        }
+        total, *counts = self.processes.sum([loss, *wishes.values()])
+        self._asked = dict(zip(wishes, map(bool, counts), strict=True))
+        return total / self.processes.world
+
+    def _end(self, epochs: int) -> str:
+        """Why the fit is over, or an empty string."""
+        at = self.position
+        if at.epoch >= epochs:
+            return f"{epochs} epochs are done"
+        if self.max_steps is not None and at.step >= self.max_steps:
+            return f"{self.max_steps:,} steps are done"
+        if self.patience is not None and at.stale >= self.patience:
+            return f"{self.metric} has not improved for {at.stale} evaluations"
+        if self._asked.get("stop"):
+            return self._stop or "another process stopped it"
+        if at.step and self._asked.get("late"):
+            return f"the time limit of {self.time_limit_seconds:,} s is reached"
+        return ""
+
+    def stop(self, reason: str) -> None:
+        """End the fit after the present step and an evaluation; for callbacks."""
+        self._stop = reason
+
+    # ── evaluation and the best ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model whose weights are evaluated and kept: the moving average, where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def _evaluate(self, evaluate: Iterable[Any] | Evaluate | None) -> dict[str, float]:
+        if evaluate is None:
+            return {}
+        self._began_evaluation = plan.clock()
+        if not callable(evaluate):
+            measures = self.evaluate(evaluate)
+        else:
+            self.evaluated_model.eval()
+            measures = evaluate(self.evaluated_model) if self.processes.is_main else {}
+            measures = {name: float(value) for name, value in self.processes.from_main(measures).items()}
+        if self.metric not in measures:
+            raise UsageError(
+                f"metric {self.metric!r} is not measured{nearest(self.metric, measures)}: {list(measures)}"
+            )
+        return measures
+
+    def evaluate(self, loader: Iterable[Any]) -> dict[str, float]:
+        """`val/loss`, `val/accuracy`, `val/balanced_accuracy`, `val/macro_f1` of the model (or of its average)."""
+        world, rank = self.processes.world, self.processes.rank
+        batches = Batches(loader, seed=self.seed, rank=rank, world=world, training=False)
+        self.evaluated_model.eval()
+        return evaluate_batches(
+            self.evaluated_model, batches, to_device=self._to_device, autocast=self.step.autocast,
+            processes=self.processes, between=self._break_off,
+        )  # fmt: skip
+
+    def _finish_epoch(self, measures: dict[str, float], *, finished: bool) -> None:
+        """The row, the best weights, the checkpoint."""
+        at = self.position
+        loss_sum, images = self.processes.sum([at.loss_sum, at.images])
+        row: Row = {
+            "step": at.step,
+            "epoch": at.epoch + 1
+            if finished
+            else at.epoch + (at.batch / self.num_batches if self.num_batches else 0.0),
+            "train/loss": loss_sum / max(images, 1),
+            **measures,
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "images_per_second": images / max(at.train_seconds, 1e-9),
+            "seconds": self._pace.elapsed(),
+        }
+        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        self.history.rows.append(row)
+        if finished:
+            at.epoch, at.batch, at.loss_sum, at.images, at.train_seconds = at.epoch + 1, 0, 0.0, 0, 0.0
+        value = row.get(self.metric)
+        if value is not None and self._is_better(value, at.best):
+            at.best, at.best_row, at.stale = value, len(self.history.rows) - 1, 0
+            if self.processes.is_main:
+                self._kept.keep_best(self.evaluated_model, metric=self.metric, value=value)
+        elif measures:
+            at.stale += 1
+        self._save_last()
+        if measures:
+            self._pace.evaluated(plan.clock() - self._began_evaluation)
+        self._agree(0.0)
+        self._call("on_epoch_end", row)
+
+    def _is_better(self, value: float, than: float | None) -> bool:
+        return than is None or (value > than if self.mode == "max" else value < than)
+
+    # ── beginning, keeping, ending ────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, train_loader: Iterable[Any], evaluate: Any, epochs: int, *, resume: bool) -> None:
+        world, rank = self.processes.world, self.processes.rank
+        self._batches = Batches(train_loader, seed=self.seed, rank=rank, world=world)
+        self.num_batches = _length(self._batches)
+        self._steps_per_epoch = None if self.num_batches is None else -(-self.num_batches // self.grad_accum_steps)
+        length = None if self._steps_per_epoch is None else epochs * self._steps_per_epoch
+        self._most_steps = min((n for n in (length, self.max_steps) if n is not None), default=None)
+        self._num_val_batches = _length(evaluate)
+        self.history, self.position, self.plan = History(), Position(), Plan(length=length, total=self._most_steps)
+        self._kept = Kept(self.checkpoint_dir, warn=self._warn, written=lambda path: self._call("on_checkpoint", path))
+        self._random: list[dict[str, Any]] | None = None
+        self._asked = {}
+        self._stop, self._num_bad = "", 0
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        last = None if self.checkpoint_dir is None else self.checkpoint_dir / LAST
+        if last is not None and last.exists():
+            if not resume:
+                raise UsageError(f"checkpoints are never overwritten unasked: {last} exists; resume, or another folder")
+            state = read_checkpoint(last)
+            go_on(self, state)
+            self._random = state["random"]
+            self._trust_best_file()
+            self._say(f"resumed after step {self.position.step:,} ({self.position.epoch} epochs done)")
+        self._pace = Pace(self.time_limit_seconds, seconds_before=self.position.seconds)
+        self._saved_at = self._pace.elapsed()
+        self._kept.keep_good(self.model)
+        self._say(f"precision: {self.precision}: {self.precision_reason}; device: {self.processes.device}")
+
+    def _trust_best_file(self) -> None:
+        """Where writing the best weights failed, the file holds older ones: then they are the best there is."""
+        at, value = self.position, self._kept.best_value()
+        if at.best is not None and (value is None or self._is_better(at.best, value)):
+            rows = [n for n, row in enumerate(self.history.rows) if value is not None and row[self.metric] == value]
+            at.best, at.best_row = value, rows[0] if rows else None
+
+    def _set_random_state(self) -> None:
+        """An epoch has random numbers of its own; within it, after a resume, they go on where they were."""
+        seed = entropy(self.seed, self.position.epoch, self.processes.rank, 1)
+        if self._random is not None and self.position.batch:
+            set_own_random_state(self, self._random, otherwise=entropy(seed, self.position.batch))
+        else:
+            random.seed(seed)
+            np.random.seed(seed & (2**32 - 1))  # noqa: NPY002 mixup and old datasets draw from it
+            torch.manual_seed(seed)
+        self._random = None
+
+    def _save_last(self) -> None:
+        """Remember weights that are sound, here and on disk."""
+        self.position.seconds = self._saved_at = self._pace.elapsed()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if self._num_bad or not are_finite(trained):
+            return
+        if not self._asked.get("save"):  # at the end of an epoch, for it costs a copy
+            self._kept.keep_good(self.model)
+        if self.checkpoint_dir is not None:
+            state = state_of(self)
+            if self.processes.is_main:
+                self._kept.write(LAST, state)
+
+    def _interrupted(self) -> None:
+        """After Ctrl-C or SIGTERM, here or in another process: leave usable checkpoints, and go."""
+        heard = self._asked.get("signal") if self.processes.world > 1 else self._interruption.signal is not None
+        if heard:
+            self._save_last()
+            if self.checkpoint_dir is not None and not self._kept.has_best() and self.processes.is_main:
+                self._kept.keep_best(self.evaluated_model, metric=self.metric, value=None)
+            raise self._interruption.end()
+
+    def _break_off(self) -> None:
+        """Between validation batches: alone, a signal need not wait for the rest of them."""
+        if self.processes.world == 1 and self._interruption.signal is not None:
+            raise KeyboardInterrupt
+
+    def _finish(self, why: str) -> None:
+        self.history.stopped = why
+        if self.position.best_row is not None:
+            self.history.best = self.history.rows[self.position.best_row]
+        weights = self._kept.best() if self.history.best is not None and self.restore_best else None
+        if weights is not None:
+            load_model(self.model, weights, what="best")
+        elif self.ema is not None:
+            load_model(self.model, self.ema.module.state_dict())
+        self.model.eval()
+        self._say(f"training ended: {why}")
+
+    def _is_unevaluated(self) -> bool:
+        """Whether steps were done that no row tells of (a signal in the evaluation, then a resume)."""
+        return self.position.batch > 0 and (not (rows := self.history.rows) or rows[-1]["step"] != self.position.step)
+
+    def _evaluation_guess(self) -> float:
+        """Seconds of an evaluation before there was one: a forward pass is a third of a step."""
+        batches = self._num_val_batches if self._num_val_batches is not None else (self._steps_per_epoch or 0) / 4
+        return self._pace.step_seconds * batches / 3
+
+    def _call(self, event: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *args)
+
+    def _say(self, text: str) -> None:
+        if self.processes.is_main:
+            self.listener.say(text)
+
+    def _warn(self, text: str) -> None:
+        """To the listener; where nobody listens, as Python warns."""
+        if self._listener is not None:
+            self._say(text)
+        else:
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+def _average(model: nn.Module, decay: float | None) -> Any:
+    if decay is None:
+        return None
+    from timm.utils.model_ema import ModelEmaV3  # 7 s
+
+    # The warm-up matters in short fits: at step 100 the average spans 20 steps, not the thousands of a plain 0.9998.
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
+
+
+def _length(batches: Any) -> int | None:
+    try:
+        return len(batches)
+    except TypeError:
+        return None
+
+
+def _check(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{name} is at least 1: {value} is not")

@@ -1,0 +1,97 @@
+"""All that a fit stands on, as one nested dict, and back: what a resume needs to give the same numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from regraft.errors import CheckpointError
+from regraft.fit.checkpoints import load_model, load_optimizer, random_state, set_random_state
+from regraft.fit.history import History
+from regraft.fit.plan import Plan
+
+if TYPE_CHECKING:
+    from regraft.fit.loop import Trainer
+
+
+@dataclass
+class Position:
+    """Where a fit stands.
+
+    Attributes:
+        step: optimiser steps done.
+        epoch: epochs done.
+        batch: batches done in the present epoch.
+        loss_sum, images, train_seconds: of the present epoch.
+        seconds: of the whole fit.
+        best: the best value of the metric.
+        best_row: the number of its row.
+        stale: evaluations since then.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    images: int = 0
+    train_seconds: float = 0.0
+    seconds: float = 0.0
+    best: float | None = None
+    best_row: int | None = None
+    stale: int = 0
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    """Everything; called in every process, for each has random numbers of its own."""
+    loss, step = trainer.loss, trainer.step
+    return {
+        "position": asdict(trainer.position),
+        "plan": asdict(trainer.plan),
+        "rows": trainer.history.rows,
+        "num_batches": trainer.num_batches,
+        "num_parts": step.num_parts,
+        "model": trainer.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "ema": None if trainer.ema is None else trainer.ema.module.state_dict(),
+        "scaler": step.scaler.state_dict(),
+        "loss": loss.state_dict() if hasattr(loss, "state_dict") else None,
+        "random": trainer.processes.gather(random_state()),
+    }
+
+
+def go_on(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Put a trainer where `state_of` was taken.
+
+    Raises:
+        CheckpointError: it is of another model, optimiser or data set.
+    """
+    if state["num_batches"] != trainer.num_batches:
+        raise CheckpointError(
+            f"a resume needs the data and batch size of the run: its epochs had {state['num_batches']} batches, "
+            f"these have {trainer.num_batches}"
+        )
+    if (state["ema"] is None) != (trainer.ema is None):
+        raise CheckpointError("a resume needs the run's options: ema_decay was given in one of them only")
+    load_model(trainer.model, state["model"])
+    load_optimizer(trainer.optimizer, state["optimizer"])
+    if trainer.ema is not None:
+        load_model(trainer.ema.module, state["ema"], what="ema")
+    trainer.step.scaler.load_state_dict(state["scaler"])
+    if isinstance(trainer.loss, nn.Module):
+        load_model(trainer.loss, state["loss"], what="loss")
+    elif state["loss"] is not None:
+        trainer.loss.load_state_dict(state["loss"])  # type: ignore[attr-defined]
+    trainer.position, trainer.plan = Position(**state["position"]), Plan(**state["plan"])
+    trainer.history = History(rows=state["rows"])
+    trainer.step.num_parts = state["num_parts"]
+
+
+def set_own_random_state(trainer: Trainer, states: list[dict[str, Any]], otherwise: int) -> None:
+    """This process's random numbers; those of a seed where the run had another number of processes."""
+    if len(states) == trainer.processes.world:
+        set_random_state(states[trainer.processes.rank])
+    else:
+        torch.manual_seed(otherwise)
