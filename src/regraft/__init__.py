@@ -9,7 +9,9 @@ Names are loaded when they are first used: `import regraft` itself costs millise
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,10 +44,21 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
+class _Package(ModuleType):
+    """Keeps `regraft.fit` the function: importing the subpackage of that name would put a module in its place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value  # so that a submodule of the same name, imported later, does not take its place
+        globals()[name] = value
         return value
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version

@@ -107,7 +107,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Sequence[str | Path]) -> NDArray[Any]:
         """(n,) the most probable label of each image."""
-        return np.asarray(self.classes_[np.argmax(self.predict_proba(X), axis=1)])
+        probs = self.predict_proba(X)
+        return np.asarray(self.classes_[np.argmax(probs, axis=1)])
 
 
 def _loaded(run: Path, cache_dir: str | Path | None) -> Predictor:

@@ -322,6 +322,11 @@ def _without_failed(
         listener.say(f"image {str(manifest.images[row])!r} changed or vanished since the scan; it was left out")
     listener.say(f"{len(features.failed):,} images changed or vanished since the scan and were left out")
     keep = np.setdiff1d(np.arange(len(manifest)), features.failed)
+    if len(np.unique(manifest.labels[np.intersect1d(split.development, keep)])) < 2:
+        raise DataError(
+            f"at least 2 classes must still be readable after the scan: {len(features.failed):,} of {len(manifest):,} "
+            "images changed or vanished; run it again when the files are at rest"
+        )
     renumber = np.full(len(manifest), -1, np.int64)
     renumber[keep] = np.arange(len(keep))
     parts = {name: renumber[getattr(split, name)] for name in ("development", "test")}
