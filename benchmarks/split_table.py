@@ -7,8 +7,8 @@ Random weights, no network. Each model is cut on the smallest of 64, 96, 224 and
 head(backbone(x)) is compared with model(x) on three fresh random images; a row says found only where the largest
 difference is at most 1e-5 of max(1, largest score). The exit status is 1 where a model is neither found nor by hand.
 
-Last seen (2 shared cores, torch 2.15, timm 1.0.31, torchvision 0.29): torchvision 80 found of 80; timm 97 found and 1 by
-hand (VOLO) of 98; every difference exactly 0; 11 minutes.
+Last seen (2 shared cores, torch 2.15, timm 1.0.31, torchvision 0.29): torchvision 80 found of 80; timm 97 found and
+1 by hand (VOLO) of 98; every difference exactly 0; 11 minutes.
 """
 
 from __future__ import annotations
