@@ -28,9 +28,9 @@ COLUMNS = ("name", "family", "num_parameters", "num_features", "size", "licence"
 
 
 def family(architecture: str) -> str:
-    """`vit` of vit_small_patch16_224, `efficientnet` of tf_efficientnet_lite0, `convnextv2` of convnextv2_tiny."""
-    found = re.match(r"(?:tf_|test_)?([a-z]+(?:v\d+(?=_|$))?)", architecture)
-    return found[1] if found else architecture
+    """`vit` of vit_small_patch16_224, `efficientnet` of tf_efficientnet_lite0, `resnet` of resnet50, `swinv2`, `eva`."""
+    first = re.sub(r"^(tf|test|wide|nf|eca|ese|legacy|dm)_", "", architecture).split("_")[0]
+    return re.sub(r"\d{2,}.*$", "", first)
 
 
 def numbers(module: nn.Module) -> int:

@@ -13,30 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from regraft import data as data_stage
 from regraft import environment
-from regraft.config import FitConfig, Settled
+from regraft.config import FitConfig
 from regraft.data import Scan
 from regraft.data.split import group_numbers
-from regraft.errors import BackboneError, DataError, UsageError
-from regraft.evaluate import calibration, intervals
-from regraft.export.bundle import Head, save_bundle
-from regraft.features.engines import Choice, choose, instead
+from regraft.errors import DataError
+from regraft.evaluate import intervals
+from regraft.export.bundle import save_bundle
 from regraft.features.extract import extract
 from regraft.files import default_cache_dir, write_json, write_text
 from regraft.fit.linear_probe import LinearProbe, fit_linear_probe
-from regraft.images import Transform
-from regraft.models.backbones import Backbone, resolve
+from regraft.held_out import calibrated_head, estimate, held_out_predictions
 from regraft.outcome import Evaluated, command_line, config_yaml, evaluated, model_card, path_rows, result_json, rounded
 from regraft.predictions import write_predictions
 from regraft.predictor import Predictor, load
 from regraft.progress import Listener, Stopwatch
+from regraft.settling import backbone_files, settle, tidy
 from regraft.store import runs
-from regraft.studies.options import RankOptions
-from regraft.studies.rank import rank_split
-from regraft.studies.ranking import Ranking
 from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
 
 
@@ -133,92 +128,69 @@ def fit(
         version = data_stage.data_version(manifest)
     listener.say(split.reason)
 
-    ranking = _rank(manifest, split, config, listener, watch) if config.backbone == "auto" else None
-    name = ranking[ranking.pick].backbone if ranking is not None else config.backbone
-    backbone = resolve(name, cache_dir=cache_dir, weights=config.weights, features_from=config.features_from)
-    choice = choose(config.engine, config.precision)
-    transform, settled = _settle(config, backbone, choice, split)
-    if ranking is not None:
-        settled["backbone"] = Settled(backbone.name, ranking.reason)
-    backbone = backbone.at(transform)
-    with watch.stage("backbone"):
-        ir, why_not = _converted(backbone, cache_dir)
-    if ir is None and choice.engine == "openvino":
-        if not choice.automatic:
-            raise BackboneError(why_not)
-        choice = instead(choice, why_not.removesuffix("; use --engine torch"))
-        settled["engine"] = Settled("torch", choice.reason.partition("; ")[0].partition(": ")[2])
-    for name, value in settled.items():
-        listener.say(f"{name} = {value.value}: {value.reason}")
+    settled = settle(config, manifest, split, cache_dir=cache_dir, listener=listener, watch=watch)
+    backbone, transform = settled.backbone, settled.backbone.transform
 
     source = manifest.root if not isinstance(data, str | Path) else Path(data)
     folder = runs.create_run_folder(
         config.runs_dir, config.project or runs.project_name(source), config.name, exist_ok=config.exist_ok
     )
-    write_text(folder / runs.CONFIG, config_yaml(source, config, settled))
+    write_text(folder / runs.CONFIG, config_yaml(source, config, settled.options))
     write_json(folder / runs.ENV, environment.describe())
-    if ranking is not None:
-        write_json(folder / runs.RANKING, ranking.as_dict())
+    if settled.ranking is not None:
+        write_json(folder / runs.RANKING, settled.ranking.as_dict())
 
-    backbone_files = _backbone_files(backbone, ir, folder)
     with watch.stage("extract"):
         features = extract(
-            manifest, backbone, transform=transform, choice=choice, cache_dir=cache_dir, progress=listener.progress
-        )
+            manifest, backbone, transform=transform, choice=settled.choice, cache_dir=cache_dir,
+            progress=listener.progress,
+        )  # fmt: skip
     manifest, split, features = _without_failed(manifest, split, features, listener)
     rate = f", {features.num_forwarded / features.seconds:,.0f} images/s" if features.num_forwarded else ""
     listener.say(f"{features.num_forwarded:,} images through the backbone, the rest from the cache{rate}")
 
     with watch.stage("fit"):
-        probe = _fit_probe(manifest, split, features, config, settled, listener)
-        head = Head(
-            weight=probe.weight,
-            bias=probe.bias,
-            temperature=_temperature(probe),
-        )
+        repeats = int(settled.options["repeats"].value)
+        probe = _fit_probe(manifest, split, features, config, repeats, listener)
+        head = calibrated_head(probe)
     listener.say(probe.reason)
 
     with watch.stage("evaluate"):
-        predictions = _held_out_predictions(manifest, split, features, probe, head)
-        estimate = _evaluate(manifest, split, predictions, probe, head, config.seed)
+        predictions = held_out_predictions(manifest, split, features, probe, head)
+        found = estimate(manifest, split, predictions, probe, head, config.seed)
 
     with watch.stage("bundle"):
         save_bundle(
             folder / runs.MODEL,
             class_names=manifest.class_names,
             transform=transform,
-            precision=choice.precision,
+            precision=settled.choice.precision,
             head=head,
             backbone=backbone,
-            backbone_files=backbone_files,
+            backbone_files=backbone_files(settled, folder),
             versions=environment.versions(),
             details={"strategy": config.strategy, "data_version": version, "fingerprint": features.fingerprint},
-            card=model_card(manifest, backbone, estimate, config),
+            card=model_card(manifest, backbone, found, config),
         )
-        (folder / _ASIDE).unlink(missing_ok=True)
+        tidy(folder)
         write_predictions(folder / runs.PREDICTIONS, predictions, proba=True)
         write_text(folder / runs.METRICS, "".join(json.dumps(row) + "\n" for row in path_rows(probe)))
 
     result = result_json(
-        scan,
-        manifest,
-        split,
-        estimate,
-        version,
-        strategy=config.strategy,
-        backbone=backbone.name,
+        scan, manifest, split, found, version, strategy=config.strategy, backbone=backbone.name,
         temperature=head.temperature,
-    )
+    )  # fmt: skip
     with watch.stage("report"):
         from regraft.reporting import write_run_report
 
         write_run_report(
-            folder / runs.REPORT, scan=scan, manifest=manifest, split=split, probe=probe, estimate=estimate,
-            result=result | {"seconds": rounded(watch.seconds)}, settled=settled, command=command_line(source, config),
+            folder / runs.REPORT, scan=scan, manifest=manifest, split=split, probe=probe, estimate=found,
+            result=result | {"seconds": rounded(watch.seconds)}, settled=settled.options,
+            command=command_line(source, config),
         )  # fmt: skip
     result["seconds"] = rounded(watch.seconds)
     write_json(folder / runs.RESULT, result)  # last: a run without it did not finish
-    return Run(path=folder, result=result, metrics=estimate.intervals, predictions=predictions)
+    return Run(path=folder, result=result, metrics=found.intervals, predictions=predictions)
 
 
 def evaluate(model: Predictor, scan: Scan, *, seed: int = 0, listener: Listener | None = None) -> Evaluated:
@@ -240,7 +212,10 @@ def evaluate(model: Predictor, scan: Scan, *, seed: int = 0, listener: Listener 
     probs = model.predict_proba([str(manifest.path(i)) for i in range(len(manifest))], progress=listener.progress)
     usable = np.flatnonzero(~np.isnan(probs).any(axis=1))
     predictions = Predictions(
-        images=manifest.images[usable], pred_probs=probs[usable], class_names=model.class_names, labels=labels[usable]
+        images=np.array(manifest.names, dtype=object)[usable],
+        pred_probs=probs[usable],
+        class_names=model.class_names,
+        labels=labels[usable],
     )
     group_ids = group_numbers(manifest)[usable]
     found = intervals.group_bootstrap(labels[usable], probs[usable], group_ids=group_ids, seed=seed)
@@ -267,49 +242,6 @@ def _tell_scan(scan: Scan, listener: Listener) -> None:
     listener.say(f"{scan.source}: {found}, {scan.num_excluded:,} left out")
     for note in scan.notes:
         listener.say(note)
-
-
-def _rank(manifest: Manifest, split: Split, config: FitConfig, listener: Listener, watch: Stopwatch) -> Ranking:
-    """What `--backbone auto` takes: the same images, folds' seed and transform as the fit that follows."""
-    if config.weights is not None:
-        raise UsageError(f"weights belong to a named backbone: weights={str(config.weights)!r} with backbone='auto'")
-    options = RankOptions(
-        metric=config.metric, sizes=() if config.image_size is None else (config.image_size,),
-        native=config.image_size is None, resize="squash" if config.resize == "auto" else config.resize,
-        engine=config.engine, precision=config.precision, folds=config.folds, seed=config.seed,
-        cache_dir=config.cache_dir,
-    )  # fmt: skip
-    ranking = rank_split(manifest, split, "auto", options, listener=listener, watch=watch)
-    for sentence in ranking.sentences():
-        listener.say(sentence)
-    return ranking
-
-
-def _settle(
-    config: FitConfig, backbone: Backbone, choice: Choice, split: Split
-) -> tuple[Transform, dict[str, Settled]]:
-    """Everything that was `auto`, and what it became."""
-    own = backbone.transform
-    policy = "squash" if config.resize == "auto" else config.resize
-    size = config.image_size if config.image_size is not None else own.size
-    transform = dataclasses.replace(own, size=size, policy=policy)
-    n = len(split.development)
-    repeats = config.repeats if config.repeats is not None else 5 if n < 500 else 3 if n < 2000 else 1
-    engine_reason, _, precision_reason = choice.reason.partition("; ")
-    return transform, {
-        "backbone": Settled(backbone.name, backbone.source),
-        "image_size": Settled(
-            size, "asked for" if config.image_size is not None else "what the backbone was trained with"
-        ),
-        "resize": Settled(
-            policy, "asked for" if config.resize != "auto" else "the whole image is used, nothing is cut off"
-        ),
-        "engine": Settled(choice.engine, engine_reason.partition(": ")[2]),
-        "precision": Settled(choice.precision, precision_reason.partition(": ")[2]),
-        "repeats": Settled(
-            repeats, "asked for" if config.repeats is not None else f"{n:,} images for development; fewer need more"
-        ),
-    }
 
 
 def _without_failed(
@@ -342,7 +274,7 @@ def _fit_probe(
     split: Split,
     features: Features,
     config: FitConfig,
-    settled: dict[str, Settled],
+    repeats: int,
     listener: Listener,
 ) -> LinearProbe:
     rows = split.development
@@ -351,7 +283,7 @@ def _fit_probe(
         split.group_ids[rows],
         manifest.hashes[rows],
         num_folds=min(config.folds, len(np.unique(split.group_ids[rows]))),
-        num_repeats=int(settled["repeats"].value),
+        num_repeats=repeats,
         seed=config.seed,
     )
     return fit_linear_probe(
@@ -363,100 +295,3 @@ def _fit_probe(
         metric=config.metric,
         progress=listener.progress,
     )
-
-
-def _temperature(probe: LinearProbe) -> float:
-    logits = probe.oof_chosen_logits()
-    return calibration.fit_temperature(logits.reshape(-1, logits.shape[-1]), np.tile(probe.labels, probe.num_repeats))
-
-
-def _held_out_predictions(
-    manifest: Manifest, split: Split, features: Features, probe: LinearProbe, head: Head
-) -> Predictions:
-    """Probabilities of every image by a model that has not seen it: out of fold, or on the locked test set."""
-    rows = np.concatenate([split.development, split.test])  # a leaking or test-only image is in neither
-    out_of_fold = np.arange(len(rows)) < len(split.development)
-    held_out = calibration.softmax(probe.oof_chosen_logits(), temperature=head.temperature).mean(axis=0)
-    return Predictions(
-        images=np.array(manifest.names, dtype=object)[rows],
-        pred_probs=np.concatenate([held_out, head.pred_probs(features.values[split.test])]),
-        class_names=manifest.class_names,
-        labels=manifest.labels[rows],
-        split=np.where(out_of_fold, "train", "test"),
-        out_of_fold=out_of_fold,
-    )
-
-
-def _evaluate(
-    manifest: Manifest, split: Split, predictions: Predictions, probe: LinearProbe, head: Head, seed: int
-) -> Evaluated:
-    """On the locked test set, touched here and only here; without one, out of fold with the choice bootstrapped too."""
-    development = manifest.labels[split.development]
-    assert predictions.out_of_fold is not None
-    assert predictions.labels is not None
-    rows = split.test if len(split.test) else split.development
-    chosen = predictions.out_of_fold == (len(split.test) == 0)
-    part = Predictions(
-        images=np.asarray(predictions.images)[chosen],
-        pred_probs=predictions.pred_probs[chosen],
-        class_names=predictions.class_names,
-        labels=predictions.labels[chosen],
-    )
-    if len(split.test):
-        found = intervals.group_bootstrap(
-            manifest.labels[rows], part.pred_probs, group_ids=split.group_ids[rows], seed=seed
-        )
-        return evaluated("test", found, part, development)
-
-    # Every repeat is judged by itself, since one head is used, not the mean of several; a row's repeats are one group.
-    repeats, num_classes = probe.num_repeats, manifest.num_classes
-
-    def probabilities(strength: int, tau: int) -> NDArray[np.float64]:
-        logits = probe.oof_adjusted_logits(strength, tau).reshape(-1, num_classes)
-        return calibration.softmax(logits, temperature=head.temperature)
-
-    found = intervals.selection_bootstrap(
-        np.tile(development, repeats),
-        choose=lambda weights: probe.choose(weights[: len(rows)]),
-        probabilities=probabilities,
-        group_ids=np.tile(split.group_ids[rows], repeats),
-        seed=seed,
-    )
-    return evaluated("cv", found, part, development)
-
-
-def _converted(backbone: Backbone, cache_dir: Path) -> tuple[Path | None, str]:
-    """The folder of the backbone for OpenVINO, or None and why not.
-
-    Raises:
-        BackboneError: it must be converted, because nothing else could rebuild it from a bundle.
-    """
-    from regraft.features.engines.openvino import ir_folder
-
-    try:
-        return ir_folder(backbone, size=backbone.transform.size, cache_dir=cache_dir), ""
-    except BackboneError as error:
-        if backbone.recipe.get("builder") == "ir-only":
-            raise BackboneError(
-                f"a saved model predicts without your code, so that {backbone.name} must convert to OpenVINO: "
-                f"{str(error).removesuffix('; use --engine torch')}; write it with plain tensor operations"
-            ) from None
-        return None, str(error)
-
-
-_ASIDE = ".backbone.safetensors"
-
-
-def _backbone_files(backbone: Backbone, ir: Path | None, folder: Path) -> dict[str, Path]:
-    """The backbone as files for the bundle: OpenVINO's where it converts, PyTorch's always."""
-    if ir is None:
-        from safetensors.torch import save_file
-
-        aside = folder / _ASIDE
-        save_file({k: v.contiguous() for k, v in backbone.build().state_dict().items()}, aside)
-        return {"backbone.safetensors": aside}
-    return {
-        "backbone.safetensors": ir / "backbone.safetensors",
-        "backbone/model.xml": ir / "model.xml",
-        "backbone/model.bin": ir / "model.bin",
-    }
