@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from regraft.config import FitConfig as FitConfig
     from regraft.errors import RegraftError as RegraftError
     from regraft.estimator import ImageClassifier as ImageClassifier
+    from regraft.models.checkpoints import load_state as load_state
+    from regraft.models.checkpoints import save_state as save_state
+    from regraft.models.describe import describe as describe
+    from regraft.models.freezing import freeze as freeze
+    from regraft.models.freezing import unfreeze as unfreeze
+    from regraft.models.heads import graft as graft
+    from regraft.models.layer_decay import param_groups as param_groups
+    from regraft.models.split import split as split
+    from regraft.models.zoo import backbones as backbones
     from regraft.pipeline import Run as Run
     from regraft.pipeline import evaluate as evaluate
     from regraft.pipeline import fit as fit
@@ -33,12 +42,21 @@ _HOMES = {
     "Predictor": "regraft.predictor",
     "RegraftError": "regraft.errors",
     "Run": "regraft.pipeline",
+    "backbones": "regraft.models.zoo",
+    "describe": "regraft.models.describe",
     "evaluate": "regraft.pipeline",
     "fit": "regraft.pipeline",
+    "freeze": "regraft.models.freezing",
+    "graft": "regraft.models.heads",
     "load": "regraft.predictor",
+    "load_state": "regraft.models.checkpoints",
+    "param_groups": "regraft.models.layer_decay",
     "rank": "regraft.studies.rank",
     "read": "regraft.pipeline",
+    "save_state": "regraft.models.checkpoints",
     "similarity_profile": "regraft.studies.similarity",
+    "split": "regraft.models.split",
+    "unfreeze": "regraft.models.freezing",
 }
 
 __all__ = sorted(_HOMES)

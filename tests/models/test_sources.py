@@ -14,9 +14,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from regraft.errors import BackboneError, MissingExtraError, RegraftError, SplitError, UsageError
+from regraft.errors import BackboneError, MissingExtraError, RegraftError, UsageError
 from regraft.features.extract import about
 from regraft.models.backbones import hash_state, resolve
+from regraft.models.sources.torchvision import _resampled
 
 OWN = """
 import torch
@@ -33,6 +34,13 @@ def broken():
 
 def four_channels():
     return nn.Sequential(nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+
+def whole_map():
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+
+whole_map.image_size = 32
 
 def nothing():
     return None
@@ -130,25 +138,23 @@ def test_a_config_on_the_hub_cannot_make_timm_open_files(tmp_path, find, key):
 
 
 def test_torchvision_weights_come_from_torch_home(tmp_path, find):
-    model = torchvision.models.squeezenet1_1().eval()
-    url = torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url
+    model = torchvision.models.shufflenet_v2_x0_5().eval()
+    url = torchvision.models.ShuffleNet_V2_X0_5_Weights.DEFAULT.url
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     torch.save(model.state_dict(), folder / url.rpartition("/")[2])
-    with pytest.raises(SplitError, match="features-from"):  # its classifier averages scores, not features
-        find("torchvision/squeezenet1_1")
-    backbone, x = find("torchvision/squeezenet1_1", features_from="features"), torch.randn(2, 3, 224, 224)
+    backbone, x = find("torchvision/shufflenet_v2_x0_5"), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(backbone.build()(x), model.features(x).mean((2, 3)))
+        torch.testing.assert_close(model.fc(backbone.build()(x)), model(x))
     assert (backbone.transform.size, backbone.transform.crop_pct) == (224, 224 / 256)
     assert backbone.transform.mean == (0.485, 0.456, 0.406)
 
 
 def test_layers_and_stages_are_other_features(find):
-    plain = find("torchvision/resnet18", random=True)
-    layer = find("torchvision/resnet18", random=True, features_from="layer3.1")
-    stages = find("torchvision/resnet18+stages", random=True)
-    assert [b.num_features for b in (plain, layer, stages)] == [512, 256, 64 + 64 + 128 + 256 + 512 + 512]
+    plain = find("torchvision/shufflenet_v2_x0_5", random=True)
+    layer = find("torchvision/shufflenet_v2_x0_5", random=True, features_from="stage3")
+    stages = find("torchvision/shufflenet_v2_x0_5+stages", random=True)
+    assert [b.num_features for b in (plain, layer, stages)] == [1024, 96, 24 + 24 + 48 + 96 + 1024 + 1024]
     keys = {json.dumps(about(b, b.transform, "fp32"), sort_keys=True) for b in (plain, layer, stages)}
     assert len(keys) == 3
     assert "features_from" not in about(plain, plain.transform, "fp32")  # older caches stay valid
@@ -204,6 +210,7 @@ def test_a_function_of_the_users_own(own, find):
         ("broken", "ZeroDivisionError"),
         ("four_channels", "takes 4"),
         ("nothing", "NoneType"),
+        ("whole_map", "--features-from"),
         ("make_modle", "did you mean 'make_model'"),
     ],
 )
@@ -262,10 +269,11 @@ def test_random_and_weights_exclude_each_other(find, tmp_path):
 
 
 def test_a_size_that_does_not_fit(find):
-    for name, size in (("test_vit", 50), ("torchvision/vit_b_32", 100)):
-        backbone = find(name, random=True)
-        with pytest.raises(BackboneError):
-            backbone.at(dataclasses.replace(backbone.transform, size=size)).build()
+    backbone = find("test_vit", random=True)
+    with pytest.raises(BackboneError):
+        backbone.at(dataclasses.replace(backbone.transform, size=50)).build()
+    with pytest.raises(BackboneError, match="patches of 32"):
+        _resampled({}, 100, "vit_b_32")
 
 
 class TestTransformers:

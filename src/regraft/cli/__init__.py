@@ -18,6 +18,8 @@ from regraft.errors import RegraftError, UsageError, nearest
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("job", "The whole job on real data, offline: handwritten digits, ImageNet weights, a report."),
     "scan": ("job", "What was understood of the data, and what is wrong with it. Nothing on disk is changed."),
+    "describe": ("models", "Lay a model open: modules, shapes, costs, and where its classifier begins."),
+    "backbones": ("models", "Which pretrained models there are, with size, licence, and whether they are at hand."),
     "rank": ("rank", "Measure backbones on labelled images and say which one to take."),
     "similarity": ("rank", "How far the images are from what a backbone was trained on."),
     "fit": ("job", "Fit a classifier and estimate honestly how good it is; the last line is the run's folder."),

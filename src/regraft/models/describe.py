@@ -146,8 +146,8 @@ class Description:
                 "reason": self.note if told is None else told.reason,
             },
             "classifier": {
-                "name": None if told is None else told.boundary,
-                "num_parameters": in_head,
+                "name": None if told is None or told.rule == "by hand" else told.boundary,
+                "num_parameters": None if told is None or told.num_classes is None else in_head,
                 "num_classes": None if told is None else told.num_classes,
             },
             "modules": [
@@ -191,6 +191,7 @@ def describe(
     input_size: InputSize | None = None,
     example: Example | None = None,
     depth: int | None = None,
+    features_from: str | None = None,
 ) -> Description:
     """Lay a model open.
 
@@ -203,6 +204,7 @@ def describe(
         input_size: pixels, (height, width) or (channels, height, width); guessed from the model where not given.
         example: an input that the model accepts, where images do not do.
         depth: deepest level that is shown.
+        features_from: by hand: the module behind which the backbone ends, as in `split`.
 
     Raises:
         SplitError: the module is lazy and has no shapes yet.
@@ -215,7 +217,7 @@ def describe(
     note = traced.note
     if not note:
         try:
-            told = split(module, input_size=input_size, example=example)
+            told = split(module, features_from=features_from, input_size=input_size, example=example)
         except RegraftError as error:
             note = str(error)
     rows = [_row(name, m, traced) for name, m in module.named_modules()]
