@@ -182,3 +182,12 @@ def test_narrow_screens_lose_columns_not_words(width: int) -> None:
     text = stream.getvalue()
     assert "BatchNorm2d" in text or "left out" in text
     assert "5 ◂ classifier" in text
+
+
+@pytest.mark.parametrize(("name", "classes"), [("layer3.1", None), ("avgpool", 1000)])
+def test_a_cut_by_hand_is_described(name: str, classes: int | None) -> None:
+    told = describe(models.resnet18(), input_size=64, features_from=name)
+    assert told.as_dict()["classifier"]["num_classes"] == classes
+    assert told.as_dict()["backbone"]["boundary"] == name
+    assert f"ends behind {name}" in str(told)
+    assert "◂ classifier" not in str(told)

@@ -68,10 +68,12 @@ def _table(told: Description, depth: int, dropped: list[str]) -> Table:
     for i in kept:
         table.add_column(_COLUMNS[i], justify="right" if 3 <= i <= 7 else "left", no_wrap=True)
     boundaries = told.split.boundary.split(" + ") if told.split is not None else []
+    by_hand = told.split is not None and told.split.rule == "by hand"
+    mark = " ◂ features" if by_hand else " ◂ classifier"
     for row in (told.total, *told.rows(depth)):
         label = "  " * row.depth + row.name.rpartition(".")[2] if row.name else "the whole model"
-        in_head = any(row.name == b or row.name.startswith(f"{b}.") for b in boundaries)
-        cells = _cells(row, label + (" ◂ classifier" if row.name and row.name in boundaries else ""))
+        in_head = not by_hand and any(row.name == b or row.name.startswith(f"{b}.") for b in boundaries)
+        cells = _cells(row, label + (mark if row.name and row.name in boundaries else ""))
         table.add_row(*[cells[i] for i in kept], style="green" if in_head else None if row.name else "bold")
     return table
 
@@ -93,13 +95,16 @@ def _sentences(told: Description) -> list[str]:
     if told.split is None:
         return [first, f"Where the backbone ends cannot be told: {told.note}"]
     cut, parts = told.split, (facts["backbone"], facts["classifier"])
-    return [
+    by_hand = cut.rule == "by hand"
+    lines = [
         first,
         f"backbone: {parts[0]['num_parameters']:,} parameters, gives {cut.num_features:,} features, "
-        f"ends before {cut.boundary}",
-        f"classifier: {cut.boundary}, {parts[1]['num_parameters']:,} parameters, {cut.num_classes:,} classes",
-        f"because {cut.reason}" + (f"; {cut.note}" if cut.note else ""),
+        f"ends {'behind' if by_hand else 'before'} {cut.boundary}",
     ]
+    if cut.num_classes is not None:
+        name = "what comes behind" if by_hand else cut.boundary
+        lines.append(f"classifier: {name}, {parts[1]['num_parameters']:,} parameters, {cut.num_classes:,} classes")
+    return [*lines, f"because {cut.reason}" + (f"; {cut.note}" if cut.note else "")]
 
 
 def _readable_depth(told: Description) -> int:
