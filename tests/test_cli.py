@@ -262,7 +262,8 @@ class TestPredict:
         import sys
 
         paths = "\n".join([str(images_of(trained.data)[0])] * 3000)
-        command = f"{sys.executable} -c 'from regraft.cli import main; exit(main())' predict {trained.run} - | head -1; exit ${{PIPESTATUS[0]}}"
+        program = "'from regraft.cli import main; exit(main())'"
+        command = f"{sys.executable} -c {program} predict {trained.run} - | head -1; exit ${{PIPESTATUS[0]}}"
         done = subprocess.run(["bash", "-c", command], input=paths.encode(), capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         assert b"Traceback" not in done.stderr

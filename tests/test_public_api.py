@@ -14,7 +14,8 @@ import regraft
 SIGNATURES = {
     "FitConfig": (
         "*, backbone, weights, features_from, image_size, resize, engine, precision, strategy, metric, folds, repeats, "
-        "test, seed, image_column, label_column, split_column, group_column, runs_dir, project, name, exist_ok, cache_dir"
+        "test, seed, image_column, label_column, split_column, group_column, runs_dir, project, name, exist_ok, "
+        "cache_dir"
     ),
     "ImageClassifier": "*, backbone, image_size, resize, engine, precision, metric, seed, cache_dir",
     "Predictor": "bundle, *, engine, cache_dir",
