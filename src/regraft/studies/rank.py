@@ -28,7 +28,7 @@ from regraft.studies.neighbours import KS
 from regraft.studies.options import RankOptions, from_words
 from regraft.studies.passes import Pass, run_pass
 from regraft.studies.ranking import Ranked, Ranking
-from regraft.studies.scores import Scores, Targets, averaged, column_rows, screen, solve
+from regraft.studies.scores import Scores, Targets, averaged, column_rows, each, screen, solve
 from regraft.studies.shelf import take
 from regraft.studies.source_head import source_head, source_probs
 from regraft.types import Interval, Manifest, Split
@@ -108,10 +108,11 @@ def rank_split(
         passes = [(_rows(one, keep), None if m is None else _rows(m, keep), size) for one, m, size in passes]
     candidates = [view for one, mirror, size in passes for view in views(one, mirror, own_size=size)]
     with watch.stage("screen"):
-        found = [_screened(one, targets, cache_dir) for one in candidates]
+        found = each(lambda one: _screened(one, targets, cache_dir), candidates)
     with watch.stage("head"):
-        for i in shortlist(found, [c.static_score for c in candidates], options.shortlist):
-            found[i] = solve(candidates[i].features(), targets, found[i])
+        _solve_some(
+            shortlist(found, [c.static_score for c in candidates], options.shortlist), candidates, found, targets
+        )
     if options.combine > 1:
         with watch.stage("combine"):
             extra, more = _combinations(candidates, found, targets, options.combine)
@@ -263,6 +264,13 @@ def _screened(candidate: Candidate, targets: Targets, cache_dir: Path) -> Scores
     return screen(features, targets, source_probs=probs)
 
 
+def _solve_some(numbers: Sequence[int], candidates: Sequence[Candidate], found: list[Scores], targets: Targets) -> None:
+    """The solved head for these candidates, put into `found`."""
+    solved = each(lambda i: solve(candidates[i].features(), targets, found[i]), numbers)
+    for i, scores in zip(numbers, solved, strict=True):
+        found[i] = scores
+
+
 def _combinations(
     candidates: Sequence[Candidate], found: list[Scores], targets: Targets, most: int
 ) -> tuple[list[Candidate], list[Scores]]:
@@ -272,19 +280,17 @@ def _combinations(
         base = candidates[i].passes[0]
         leaders.setdefault((base.backbone.name, base.transform.size), i)
     chosen = list(leaders.values())[:COMBINED]
-    for i in chosen:
-        if found[i].probe_probs is None:
-            found[i] = solve(candidates[i].features(), targets, found[i])
+    _solve_some([i for i in chosen if found[i].probe_probs is None], candidates, found, targets)
     by_name = {candidates[i].name: found[i] for i in chosen}
     extra = combined([candidates[i] for i in chosen], most)
-    scores = []
-    for one in extra:
+
+    def scored(one: Candidate) -> Scores:
         if one.members:
-            scores.append(averaged([by_name[member.name] for member in one.members], targets.labels))
-        else:
-            features = one.features()
-            scores.append(solve(features, targets, screen(features, targets)))
-    return extra, scores
+            return averaged([by_name[member.name] for member in one.members], targets.labels)
+        features = one.features()
+        return solve(features, targets, screen(features, targets))
+
+    return extra, each(scored, extra)
 
 
 def _entry(candidate: Candidate, scores: Scores) -> Entry:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import regraft.evaluate as evaluate
+from regraft.evaluate import charts
 from regraft.evaluate.charts import Scale, ticks
 from regraft.files import write_text
 from regraft.studies.ranking import Ranked, Ranking
@@ -47,7 +47,7 @@ def write_rank_card(path: Path, ranking: Ranking, *, title: str) -> None:
 
 def render(ranking: Ranking, *, title: str) -> str:
     """The page as one HTML text; it loads nothing. Names are strangers' input and are escaped."""
-    css = (Path(evaluate.__file__).parent / "report.css").read_text("utf-8") + _STYLE
+    css = (Path(charts.__file__).parent / "report.css").read_text("utf-8") + _STYLE
     metric = ranking.metric.replace("_", " ")
     picked = ranking[ranking.pick]
     value = getattr(picked, ranking.metric)
