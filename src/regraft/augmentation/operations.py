@@ -63,6 +63,6 @@ def trivial_augment(pixels: NDArray[np.uint8], rng: np.random.Generator, *, fill
     """One operation, drawn evenly, of a strength that is drawn evenly: uint8 (H, W, 3) to the same."""
     name = list(OPERATIONS)[int(rng.integers(len(OPERATIONS)))]
     strength = float(rng.uniform(-1.0, 1.0))
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
-    out = OPERATIONS[name](image, strength, [float(value) for value in fill])
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # strided, sharpness takes 5.3 ms instead of 0.7
+    out = OPERATIONS[name](torch.from_numpy(planes), strength, [float(value) for value in fill])
     return np.ascontiguousarray(out.permute(1, 2, 0).numpy())

@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "rank": ("rank", "Measure backbones on labelled images and say which one to take."),
     "similarity": ("rank", "How far the images are from what a backbone was trained on."),
     "fit": ("job", "Fit a classifier and estimate honestly how good it is; the last line is the run's folder."),
+    "preview": ("preview", "A picture of what an augmentation does to your images, before any training."),
     "evaluate": ("job", "The same measures on other labelled data, which the model has not seen."),
     "predict": ("predict", "Predict the classes of images: a table, or a CSV, Parquet or JSON file."),
     "runs": ("job", "What has been run, best first within each project."),
