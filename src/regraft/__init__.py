@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from regraft.config import FitConfig as FitConfig
     from regraft.errors import RegraftError as RegraftError
     from regraft.estimator import ImageClassifier as ImageClassifier
+    from regraft.fit.callbacks import Callback as Callback
+    from regraft.fit.loop import Trainer as Trainer
+    from regraft.models.backbones import Backbone as Backbone
+    from regraft.models.backbones import resolve as resolve
     from regraft.models.checkpoints import load_state as load_state
     from regraft.models.checkpoints import save_state as save_state
     from regraft.models.describe import describe as describe
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from regraft.studies.similarity import similarity_profile as similarity_profile
 
 _HOMES = {
+    "Callback": "regraft.fit.callbacks",
+    "Backbone": "regraft.models.backbones",
     "FitConfig": "regraft.config",
     "ImageClassifier": "regraft.estimator",
     "Predictor": "regraft.predictor",
@@ -44,6 +50,7 @@ _HOMES = {
     "Run": "regraft.pipeline",
     "backbones": "regraft.models.zoo",
     "describe": "regraft.models.describe",
+    "Trainer": "regraft.fit.loop",
     "evaluate": "regraft.pipeline",
     "fit": "regraft.pipeline",
     "freeze": "regraft.models.freezing",
@@ -53,6 +60,7 @@ _HOMES = {
     "param_groups": "regraft.models.layer_decay",
     "rank": "regraft.studies.rank",
     "read": "regraft.pipeline",
+    "resolve": "regraft.models.backbones",
     "save_state": "regraft.models.checkpoints",
     "similarity_profile": "regraft.studies.similarity",
     "split": "regraft.models.split",

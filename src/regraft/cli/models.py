@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from regraft.cli.options import Json, print_json
-from regraft.errors import BackboneError, UsageError
+from regraft.errors import BackboneError, RegraftError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,7 +127,7 @@ def _opened(
             raise
         try:
             source = find_source(Wanted(name=name, random=True, network=False))
-        except BackboneError:
+        except RegraftError:
             raise error from None  # it is not for want of weights
         note = " (pretrained ones are not on this machine)"
     module = source.open(size)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from regraft.errors import BackboneError
-from regraft.files import write_json
+from regraft.files import default_cache_dir, write_json
 from regraft.images import Transform
 from regraft.models.sources import Source, Wanted, find_source
 from regraft.models.sources.packaged import PACKAGED, installed, packaged_path
@@ -88,7 +88,7 @@ class Backbone:
 def resolve(
     name: str,
     *,
-    cache_dir: Path,
+    cache_dir: Path | None = None,
     weights: Path | None = None,
     features_from: str | None = None,
     random: bool = False,
@@ -100,7 +100,7 @@ def resolve(
         name: `tf_efficientnet_lite0`, `timm/NAME[.TAG]`, `torchvision/NAME[.TAG]`, `hf-hub:ORG/NAME`, `hf/ORG/NAME`,
             `FILE.py:FUNCTION`, or a weights file named like its architecture (see `sources`). With `+stages` at its
             end the features are those of all stages side by side.
-        cache_dir: where the facts about a backbone are written down.
+        cache_dir: where the facts about a backbone are written down; by default the user's cache folder.
         weights: a local weights file for the architecture; otherwise the pretrained weights are used.
         features_from: name of the module whose pooled output are the features.
         random: no pretrained weights: the values that the architecture begins with.
@@ -108,7 +108,13 @@ def resolve(
 
     Raises:
         BackboneError: no such backbone, or its weights are not to be had.
+
+    Example:
+        >>> backbone = resolve("tf_efficientnet_lite0")
+        >>> backbone.num_features, backbone.transform.size
+        (1280, 224)
     """
+    cache_dir = cache_dir if cache_dir is not None else default_cache_dir()
     base = name.removesuffix(STAGES)
     stages = base != name
     base = base.removeprefix("timm/")

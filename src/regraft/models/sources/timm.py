@@ -33,11 +33,11 @@ def find_timm(wanted: Wanted) -> Source:
 
     name, path = wanted.name.removeprefix("timm/"), wanted.weights
     if name.endswith(WEIGHTS):
-        if path is not None or wanted.random:
-            raise UsageError(f"the name {name!r} is a weights file already; leave out the others")
-        path = Path(name)
-        if not path.is_file():
+        if not Path(name).is_file():
             raise BackboneError(f"a weights file must exist: {name!r} does not")
+        if path is not None or wanted.random:
+            raise UsageError(f"the name {name!r} is a weights file already: give no other weights")
+        path = Path(name)
         name = named_by_file(path)
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
