@@ -6,16 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regraft.errors import DataError, UsageError
+from regraft.fit import ridge as ridge_module
 from regraft.fit.ridge import fit_ridge
 
 STRENGTHS = (10.0, 0.5, 0.01)
 
 
-def refit(features, labels, num_classes, together, strength):
-    """Held-out scores by solving the normal equations on the other rows, an intercept unpenalised."""
+def standardise(features):
     x = features.astype(np.float64)
     spread = x.std(axis=0)
-    x = (x - x.mean(axis=0)) / np.where(spread > 1e-9, spread, 1)
+    return (x - x.mean(axis=0)) / (np.sqrt(spread**2 + np.square(spread).mean() / 4) if spread.max() > 1e-9 else 1)
+
+
+def refit(features, labels, num_classes, together, strength):
+    """Held-out scores by solving the normal equations on the other rows, an intercept unpenalised."""
+    x = standardise(features)
     y = np.eye(num_classes)[labels]
     scores = np.empty_like(y)
     for group in np.unique(together):
@@ -73,7 +78,7 @@ def test_the_head_predicts_what_a_plain_solution_predicts():
     rng = np.random.default_rng(2)
     features, labels = rng.standard_normal((50, 8)) * 3 + 1, rng.permutation(50) % 3
     ridge = fit_ridge(features, labels, num_classes=3)
-    x = (features - features.mean(axis=0)) / features.std(axis=0)
+    x = standardise(features)
     y = np.eye(3)[labels]
     weights = np.linalg.solve(x.T @ x + 50 * ridge.strengths[ridge.chosen] * np.eye(8), x.T @ (y - y.mean(axis=0)))
     np.testing.assert_allclose(ridge.predict_scores(features), x @ weights + y.mean(axis=0), atol=1e-10)
@@ -85,7 +90,7 @@ def test_scores_recomputed_when_the_path_does_not_fit_equal_those_kept(monkeypat
     rng = np.random.default_rng(3)
     features, labels = rng.standard_normal((60, 10)), rng.permutation(60) % 3
     kept = fit_ridge(features, labels, num_classes=3)
-    monkeypatch.setattr("regraft.fit.ridge._MAX_KEPT_ELEMENTS", 1)
+    monkeypatch.setattr(ridge_module, "_MAX_KEPT_ELEMENTS", 1)
     again = fit_ridge(features, labels, num_classes=3)
     np.testing.assert_allclose(again.oof_scores, kept.oof_scores, atol=1e-12)
 

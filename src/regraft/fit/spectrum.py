@@ -19,6 +19,15 @@ from numpy.typing import NDArray
 
 _BLOCK_ROWS = 4096
 
+SCALE_FLOOR = 0.5
+"""A feature is divided by the root of its variance and of this share squared of the mean variance of all features.
+
+Plain standardisation blows up features that hardly vary in the rows at hand and do elsewhere. On Fashion-MNIST
+through lite0 at 96 px, new images' accuracy and log loss with 60 rows were .603 and 2.57 (plain) and .647 and 1.08
+(0.5); with 600 .801, .578 and .807, .551; with 2,000 .832, .472 and .839, .454. Shares from 0.2 to 1 differ by less
+than 0.3 points. Features of different units that are put side by side should be brought to one scale first.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Spectrum:
@@ -26,9 +35,9 @@ class Spectrum:
 
     Attributes:
         mean: float64 (D,), of the raw features.
-        scale: float64 (D,), standard deviation of the raw features; 1 where a feature is constant.
+        scale: float64 (D,), what the raw features are divided by: their standard deviation, softened (SCALE_FLOOR).
         basis: (D, r), orthonormal columns, largest variance first.
-        variance: float64 (r,), variance along each direction; their sum is the number of features that vary.
+        variance: float64 (r,), variance along each direction.
         rotated: (N, r + 1), the standardised features in that basis; the last column is 1, for the intercept.
     """
 
@@ -93,9 +102,11 @@ def _moments(features: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.fl
     mean /= num
     for rows in _blocks(num):
         square += np.square(features[rows] - mean).sum(axis=0)
-    scale = np.sqrt(square / num)
+    spread = np.sqrt(square / num)
     # rounding leaves a constant column a spread of some 1e-16 of its value: that is no variation
-    return mean, np.where(scale > 1e-9 * np.maximum(np.abs(mean), 1e-30), scale, 1.0)
+    spread[spread <= 1e-9 * np.abs(mean)] = 0
+    floor = SCALE_FLOOR * float(np.sqrt(np.square(spread).mean())) if width else 0.0
+    return mean, np.hypot(spread, floor) if floor > 0 else np.ones(width)
 
 
 def _blocks(num: int) -> list[slice]:
