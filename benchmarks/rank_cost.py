@@ -2,10 +2,11 @@
 
     python benchmarks/rank_cost.py [--images 1500]
 
-Last seen, on two cores that other work loaded four times over (load average 8): ranking 300 photographs with the three
-offline backbones took 0.90 to 0.92 of the three single passes; beside the passes 0.5 s screening, 0.7 s head, 0.2 s
-decision (8 % of the whole). Once cached, 10,000 x 1280, 10 classes, 3 backbones: 60 s under that load (summed over two at
-a time: ridge 29 s, neighbours 14 s, columns 6 s, head of two 53 s; decision 2 s). The head costs most.
+Last seen, on two cores that other work loaded two to four times over (nothing here was seen on an idle machine):
+300 photographs, three offline backbones: ranking took 0.90 to 0.92 of the three single passes; beside the passes 0.5 s
+screening, 0.7 s head, 0.2 s decision (8 % of the whole).
+Once cached, 10,000 x 1280, 10 classes, three backbones: 23 to 60 s, at 20 to 25 s of CPU time. At 23 s, summed over two
+candidates at a time: ridge 10 s, neighbours 4 s, columns 2 s, head of two 23 s; decision 1.4 s. The head costs most.
 """
 
 from __future__ import annotations
