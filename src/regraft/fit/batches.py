@@ -32,7 +32,7 @@ class Batch:
     Attributes:
         inputs: what the model is called with: a tensor (N, ...), or a list, tuple or dict of them.
         targets: (N,) labels or whatever the loss takes.
-        sample_weight: floating (N,), or None.
+        sample_weight: float32 (N,), or None.
         indices: int (N,), the number of each item in the training set, or None.
     """
 
@@ -57,13 +57,15 @@ class Batch:
             targets = next((values[name] for name in TARGETS if name in values), None)
             if inputs is None or targets is None:
                 raise UsageError(f"a batch that is a dict has 'images' and 'labels', not {sorted(map(str, values))}")
-            return cls(inputs, targets, values.get("sample_weight"), values.get("indices"))
+            weight = values.get("sample_weight")
+            return cls(inputs, targets, None if weight is None else weight.float(), values.get("indices"))
         if not isinstance(values, list | tuple) or len(values) < 2:
             raise UsageError(f"a batch is (inputs, targets, ...) or a dict, not {type(values).__name__}")
         found: dict[str, Tensor] = {}
         for extra in values[2:]:
             if isinstance(extra, Tensor):
-                found.setdefault("sample_weight" if extra.is_floating_point() else "indices", extra)
+                is_weight = extra.is_floating_point()  # float64, where the dataset gave Python's numbers
+                found.setdefault("sample_weight" if is_weight else "indices", extra.float() if is_weight else extra)
         return cls(values[0], values[1], **found)
 
     def __len__(self) -> int:

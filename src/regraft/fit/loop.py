@@ -265,7 +265,7 @@ class Trainer:
             self.listener.progress(-(-at.batch // self.grad_accum_steps), self._steps_per_epoch)
         if self._pace.is_time_to_plan():
             fits = at.step + self._pace.affordable(self._steps_per_epoch, self._evaluation_guess())
-            total = min(n for n in (fits, self._most_steps) if n is not None)
+            total = min(n for n in (fits, self.most_steps) if n is not None)
             self.plan.end_at(self.processes.from_main(total), step=at.step)
         self._interrupted()
         if self._asked["save"]:
@@ -293,14 +293,14 @@ class Trainer:
             return f"{self.max_steps:,} steps are done"
         if self.patience is not None and at.stale >= self.patience:
             return f"{self.metric} has not improved for {at.stale} evaluations"
-        if self._asked.get("stop"):
+        if self._asked.get("stop") or (self._stop and self.processes.world == 1):
             return self._stop or "another process stopped it"
         if at.step and self._asked.get("late"):
             return f"the time limit of {self.time_limit_seconds:,} s is reached"
         return ""
 
     def stop(self, reason: str) -> None:
-        """End the fit after the present step and an evaluation; for callbacks."""
+        """End the fit after the present step (with several processes, the next) and an evaluation; for callbacks."""
         self._stop = reason
 
     # ── evaluation and the best ───────────────────────────────────────────────────────────────────────────────────
@@ -365,8 +365,8 @@ class Trainer:
         self._save_last()
         if measures:
             self._pace.evaluated(plan.clock() - self._began_evaluation)
-        self._agree(0.0)
         self._call("on_epoch_end", row)
+        self._agree(0.0)
 
     def _is_better(self, value: float, than: float | None) -> bool:
         return than is None or (value > than if self.mode == "max" else value < than)
@@ -379,9 +379,9 @@ class Trainer:
         self.num_batches = _length(self._batches)
         self._steps_per_epoch = None if self.num_batches is None else -(-self.num_batches // self.grad_accum_steps)
         length = None if self._steps_per_epoch is None else epochs * self._steps_per_epoch
-        self._most_steps = min((n for n in (length, self.max_steps) if n is not None), default=None)
+        self.most_steps = min((n for n in (length, self.max_steps) if n is not None), default=None)
         self._num_val_batches = _length(evaluate)
-        self.history, self.position, self.plan = History(), Position(), Plan(length=length, total=self._most_steps)
+        self.history, self.position, self.plan = History(), Position(), Plan(length=length, total=self.most_steps)
         self._kept = Kept(self.checkpoint_dir, warn=self._warn, written=lambda path: self._call("on_checkpoint", path))
         self._random: list[dict[str, Any]] | None = None
         self._asked = {}

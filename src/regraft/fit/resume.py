@@ -52,6 +52,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         "plan": asdict(trainer.plan),
         "rows": trainer.history.rows,
         "num_batches": trainer.num_batches,
+        "most_steps": trainer.most_steps,
         "num_parts": step.num_parts,
         "model": trainer.model.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
@@ -84,7 +85,11 @@ def go_on(trainer: Trainer, state: dict[str, Any]) -> None:
         load_model(trainer.loss, state["loss"], what="loss")
     elif state["loss"] is not None:
         trainer.loss.load_state_dict(state["loss"])  # type: ignore[attr-defined]
-    trainer.position, trainer.plan = Position(**state["position"]), Plan(**state["plan"])
+    trainer.position = Position(**state["position"])
+    if (state["plan"]["length"], state["most_steps"]) == (trainer.plan.length, trainer.most_steps):
+        trainer.plan = Plan(
+            **state["plan"]
+        )  # else: other epochs or max_steps are wanted, and the schedule is for those
     trainer.history = History(rows=state["rows"])
     trainer.step.num_parts = state["num_parts"]
 
