@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SIZE, fake_backbone
 from numpy.typing import NDArray
 
+from conftest import SIZE, fake_backbone
 from regraft.errors import BackboneError, UsageError
 from regraft.features import engines
 from regraft.features.engines import Choice, Engine, choose, cpu_flags, open_engine
