@@ -50,9 +50,8 @@ def main() -> None:
         probs[name] = softmax(probe.oof_chosen_logits()).mean(axis=0)
         print(f"{name}: accuracy {np.mean(probs[name].argmax(1) == manifest.labels):.4f}")
     difference = paired_difference(manifest.labels, probs["bf16"], probs["fp32"], group_ids=groups)["accuracy"]
-    print(
-        f"bf16 - fp32: {100 * difference.estimate:+.2f} points ({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
-    )
+    low, high = 100 * difference.low, 100 * difference.high
+    print(f"bf16 - fp32: {100 * difference.estimate:+.2f} points ({low:+.2f} to {high:+.2f})")
 
 
 if __name__ == "__main__":
