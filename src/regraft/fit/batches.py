@@ -8,9 +8,10 @@ random numbers of its own, in whichever worker that happens; batches that are al
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,14 @@ class Batch:
         targets: (N,) labels or whatever the loss takes.
         sample_weight: float32 (N,), or None.
         indices: int (N,), the number of each item in the training set, or None.
+        is_copy: it counts for nothing: this process got nothing of the batch, but all must take part in a step.
     """
 
     inputs: Any
     targets: Any
     sample_weight: Tensor | None = None
     indices: Tensor | None = None
+    is_copy: bool = False
 
     @classmethod
     def of(cls, values: Any) -> Batch:
@@ -61,19 +64,24 @@ class Batch:
             return cls(inputs, targets, None if weight is None else weight.float(), values.get("indices"))
         if not isinstance(values, list | tuple) or len(values) < 2:
             raise UsageError(f"a batch is (inputs, targets, ...) or a dict, not {type(values).__name__}")
-        found: dict[str, Tensor] = {}
+        weight = indices = None
         for extra in values[2:]:
             if isinstance(extra, Tensor):
-                is_weight = extra.is_floating_point()  # float64, where the dataset gave Python's numbers
-                found.setdefault("sample_weight" if is_weight else "indices", extra.float() if is_weight else extra)
-        return cls(values[0], values[1], **found)
+                if extra.is_floating_point():
+                    weight = extra.float()  # float64, where the dataset gave Python's numbers
+                else:
+                    indices = extra
+        return cls(values[0], values[1], weight, indices)
 
     def __len__(self) -> int:
         return len(next(leaves(self.targets)))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with every tensor changed."""
-        return Batch(*(each_tensor(v, change) for v in (self.inputs, self.targets, self.sample_weight, self.indices)))
+        inputs, targets, weight, indices = (
+            each_tensor(value, change) for value in (self.inputs, self.targets, self.sample_weight, self.indices)
+        )
+        return Batch(inputs, targets, weight, indices, self.is_copy)
 
     def parts(self, num_parts: int) -> list[Batch]:
         """Cut into at most `num_parts` pieces of equal size (the last may be smaller)."""
@@ -119,7 +127,7 @@ class Batches:
         seed: of the order and of the random numbers in the dataset.
         rank: number of this process.
         world: number of processes.
-        training: give a process that gets nothing of a batch its first item, for all must take part in a step.
+        training: give a process that gets nothing of a batch a copy of its first item.
     """
 
     def __init__(
@@ -171,7 +179,11 @@ class Batches:
             shares = zip(seeds.tolist(), (self._share(list(items)) for items in order), strict=False)
             self._numbered[:] = [(seed, share) for seed, share in shares if share][start:]
             ready()
-            yield from map(Batch.of, self._inner)
+            copies = (
+                [self._is_copy(len(items)) for items in order][start:] if self.training else itertools.repeat(False)
+            )
+            for values, is_copy in zip(self._inner, copies, strict=False):
+                yield replace(Batch.of(values), is_copy=is_copy)
             return
         with seeded(entropy(self.seed, epoch), keep=False):
             batches = iter(self.loader)
@@ -186,15 +198,17 @@ class Batches:
     def _share(self, items: list[Any]) -> list[Any]:
         if self.world == 1 or self._divided:
             return items
-        return items[self.rank :: self.world] or (items[:1] if self.training else [])
+        return items[:1] if self._is_copy(len(items)) else items[self.rank :: self.world]
+
+    def _is_copy(self, size: int) -> bool:
+        return self.training and not self._divided and self.rank >= size
 
     def _part(self, batch: Batch) -> Batch:
         if self.world == 1 or self._divided:
             return batch
-        mine = slice(self.rank, None, self.world)
-        if self.training and self.rank >= len(batch):
-            mine = slice(0, 1)
-        return batch.map(lambda tensor: tensor[mine])
+        is_copy = self._is_copy(len(batch))
+        mine = slice(0, 1) if is_copy else slice(self.rank, None, self.world)
+        return replace(batch.map(lambda tensor: tensor[mine]), is_copy=is_copy)
 
     def _rebuilt(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         return DataLoader(

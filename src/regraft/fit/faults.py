@@ -1,4 +1,4 @@
-"""What goes wrong during training, and is answered: no memory, Ctrl-C."""
+"""What goes wrong during training, and is answered: no memory, a loss that is not finite, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
+
+from regraft.errors import TrainingError
+from regraft.fit.kept import Kept, are_finite
 
 MAX_NON_FINITE = 5
 """Consecutive steps whose loss is not finite before a fit stops."""
@@ -20,6 +24,33 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+class NonFinite:
+    """Watches for losses that are infinite or NaN: a few are skipped, many in a row end the fit.
+
+    Attributes:
+        in_a_row: such steps up to now.
+    """
+
+    def __init__(self, model: nn.Module, kept: Kept) -> None:
+        self.model, self.kept, self.in_a_row = model, kept, 0
+
+    def saw(self, loss: float, *, taken: bool, step: int, lr: float) -> None:
+        """A step had this loss, and was taken or skipped.
+
+        Raises:
+            TrainingError: it was the last of too many; the last good weights are restored.
+        """
+        self.in_a_row = 0 if taken else self.in_a_row + 1
+        if self.in_a_row == MAX_NON_FINITE:
+            self.kept.restore_good(self.model)
+            raise TrainingError(
+                f"the loss must be finite: it was {loss} for {MAX_NON_FINITE} steps in a row, up to step {step:,}, "
+                f"with lr {lr:.3g}; the last good weights are restored. Try a smaller lr, clip_grad, or precision fp32"
+            )
+        if not taken and not are_finite(self.model.buffers()):  # batch norm has seen it, and would never forget
+            self.kept.restore_good(self.model, only_buffers=True)
 
 
 class Interruption:

@@ -12,34 +12,31 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from regraft.errors import TrainingError, UsageError, nearest
+from regraft.errors import UsageError, nearest
 from regraft.fit import plan
-from regraft.fit.batches import Batch, Batches, entropy
+from regraft.fit.batches import Batches
 from regraft.fit.callbacks import Callback
 from regraft.fit.checkpoints import LAST, load_model, read_checkpoint
-from regraft.fit.faults import MAX_NON_FINITE, Interruption
+from regraft.fit.faults import Interruption, NonFinite
 from regraft.fit.history import History, Row
-from regraft.fit.kept import Kept, are_finite
+from regraft.fit.kept import Kept, are_finite, moving_average
 from regraft.fit.plan import Pace, Plan
 from regraft.fit.processes import Processes
-from regraft.fit.resume import Position, go_on, set_own_random_state, state_of
-from regraft.fit.step import Precision, Step, choose_precision
+from regraft.fit.resume import Position, go_on, set_epoch_random_state, state_of, trust_best_file
+from regraft.fit.step import OnBatch, Precision, Step, choose_precision
 from regraft.fit.validation import evaluate_batches
 from regraft.memory import keep_freed_memory
 from regraft.progress import Listener
 
-OnBatch = Callable[[Any, Any], tuple[Any, Any]]
 Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
@@ -120,28 +117,26 @@ class Trainer:
             keep_freed_memory()
         self.precision, self.precision_reason = choose_precision(precision, self.processes.device)
         self.model, self.loss, self.optimizer, self.schedule = model, loss, optimizer, schedule
-        self.callbacks = list(callbacks)
-        self.grad_accum_steps, self.seed, self.on_batch = grad_accum_steps, seed, on_batch
+        self.callbacks, self.grad_accum_steps, self.seed = list(callbacks), grad_accum_steps, seed
         self.checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
         self.checkpoint_every_seconds = checkpoint_every_seconds
         self.metric, self.mode, self.patience, self.restore_best = metric, mode, patience, restore_best
         self.max_steps, self.time_limit_seconds = max_steps, time_limit_seconds
         self._listener, self.listener = listener, listener if listener is not None else Listener()
         model.to(self.processes.device)
-        self.channels_last = channels_last and all(p.ndim != 5 for p in model.parameters())
-        if self.channels_last:
+        channels_last = channels_last and all(p.ndim != 5 for p in model.parameters())
+        if channels_last:
             model.to(memory_format=torch.channels_last)
         if isinstance(loss, nn.Module):
             loss.to(self.processes.device)
-        self.ema = _average(model, ema_decay)
+        self.ema = moving_average(model, ema_decay)
         self.history, self.position, self.plan = History(), Position(), Plan()
-        self._pace, self._saved_at = Pace(time_limit_seconds), 0.0
-        self._asked: dict[str, bool] = {}
-        self._interruption = Interruption()
+        self._interruption, self._asked, self._stop = Interruption(), dict[str, bool](), ""
         wrapped = self.processes.wrap(model)
         self.step = Step(
             torch.compile(wrapped) if compile else wrapped,  # type: ignore[arg-type]
-            loss, optimizer, processes=self.processes, precision=self.precision, clip_grad=clip_grad, warn=self._warn,
+            loss, optimizer, processes=self.processes, precision=self.precision, clip_grad=clip_grad,
+            channels_last=channels_last, on_batch=on_batch, warn=self._warn,
         )  # fmt: skip
 
     # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -199,17 +194,19 @@ class Trainer:
         name, began = f"epoch {at.epoch + 1}/{epochs}", plan.clock()
         self.listener.stage_began(name)
         try:
-            batches = self._batches.epoch(at.epoch, at.batch, self._set_random_state)
+            states, self._random_states = self._random_states, None
+            batches = self._batches.epoch(at.epoch, at.batch, lambda: set_epoch_random_state(self, states))
             while group := list(itertools.islice(batches, self.grad_accum_steps)):
                 if self._end(epochs):
                     return False
                 self._set_lr()
-                loss = self._agree(self.step.backward([self._prepared(batch) for batch in group]))
-                self._follow(self.step.optimise(loss), loss)
-                at.step, at.batch, images = at.step + 1, at.batch + len(group), sum(map(len, group))
-                at.images, at.loss_sum = at.images + images, at.loss_sum + (loss * images if math.isfinite(loss) else 0)
+                loss = self._agree(self.step.backward(group))
+                taken = self.step.optimise(loss)
+                if taken and self.ema is not None:
+                    self.ema.update(self.model, step=at.step + 1)
+                self._non_finite.saw(loss, taken=taken, step=at.step + 1, lr=self._lr())
                 seconds = plan.clock() - began
-                at.train_seconds += seconds
+                at.stepped(group, loss, seconds)
                 self._pace.stepped(seconds)
                 self._call("on_step_end", at.step, loss)
                 self._after_step()
@@ -218,53 +215,21 @@ class Trainer:
         finally:
             self.listener.stage_ended(name, at.train_seconds)
 
-    def _prepared(self, batch: Batch) -> Batch:
-        batch = self._to_device(batch)
-        if self.on_batch is None:
-            return batch
-        inputs, targets = self.on_batch(batch.inputs, batch.targets)
-        return Batch(inputs, targets, batch.sample_weight, batch.indices)
-
-    def _to_device(self, batch: Batch) -> Batch:
-        def moved(tensor: Tensor) -> Tensor:
-            tensor = tensor.to(self.processes.device, non_blocking=True)
-            is_images = self.channels_last and tensor.ndim == 4
-            return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
-
-        return batch.map(moved)
-
     def _set_lr(self) -> None:
         if self.schedule is not None:
             factor = self.schedule(self.plan.place(self.position.step))
             for group in self.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
 
-    def _follow(self, taken: bool, loss: float) -> None:
-        """After an optimiser step: the average follows; a loss that stays infinite or NaN ends the fit."""
-        if taken:
-            self._num_bad = 0
-            if self.ema is not None:
-                self.ema.update(self.model, step=self.position.step + 1)
-            return
-        self._num_bad += 1
-        if self._num_bad < MAX_NON_FINITE:
-            if not are_finite(self.model.buffers()):  # batch norm has seen it, and would never forget
-                self._kept.restore_good(self.model, only_buffers=True)
-            return
-        self._kept.restore_good(self.model)
-        lr = max(group["lr"] for group in self.optimizer.param_groups)
-        raise TrainingError(
-            f"the loss must be finite: it was {loss} for {MAX_NON_FINITE} steps in a row, up to step "
-            f"{self.position.step + 1:,}, with lr {lr:.3g}; the last good weights are restored. Try a smaller lr, "
-            "clip_grad, or precision fp32"
-        )
+    def _lr(self) -> float:
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def _after_step(self) -> None:
         at = self.position
         if self._steps_per_epoch:
             self.listener.progress(-(-at.batch // self.grad_accum_steps), self._steps_per_epoch)
         if self._pace.is_time_to_plan():
-            fits = at.step + self._pace.affordable(self._steps_per_epoch, self._evaluation_guess())
+            fits = at.step + self._pace.affordable(self._steps_per_epoch)
             total = min(n for n in (fits, self.most_steps) if n is not None)
             self.plan.end_at(self.processes.from_main(total), step=at.step)
         self._interrupted()
@@ -277,7 +242,7 @@ class Trainer:
         wishes = {
             "signal": self._interruption.signal is not None,
             "stop": bool(self._stop),
-            "late": main and self._pace.is_out_of_time(self._evaluation_guess()),
+            "late": main and self._pace.is_out_of_time(),
             "save": main and now - self._saved_at >= self.checkpoint_every_seconds,
         }
         total, *counts = self.processes.sum([loss, *wishes.values()])
@@ -332,7 +297,7 @@ class Trainer:
         batches = Batches(loader, seed=self.seed, rank=rank, world=world, training=False)
         self.evaluated_model.eval()
         return evaluate_batches(
-            self.evaluated_model, batches, to_device=self._to_device, autocast=self.step.autocast,
+            self.evaluated_model, batches, to_device=self.step.to_device, autocast=self.step.autocast,
             processes=self.processes, between=self._break_off,
         )  # fmt: skip
 
@@ -340,23 +305,21 @@ class Trainer:
         """The row, the best weights, the checkpoint."""
         at = self.position
         loss_sum, images = self.processes.sum([at.loss_sum, at.images])
+        part = at.batch / self.num_batches if self.num_batches else 0.0
         row: Row = {
             "step": at.step,
-            "epoch": at.epoch + 1
-            if finished
-            else at.epoch + (at.batch / self.num_batches if self.num_batches else 0.0),
+            "epoch": at.epoch + 1 if finished else at.epoch + part,
             "train/loss": loss_sum / max(images, 1),
             **measures,
-            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "lr": self._lr(),
             "images_per_second": images / max(at.train_seconds, 1e-9),
             "seconds": self._pace.elapsed(),
         }
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        self.history.rows.append(row)
+        self.history.rows.append(row := {k: value if math.isfinite(value) else None for k, value in row.items()})
         if finished:
-            at.epoch, at.batch, at.loss_sum, at.images, at.train_seconds = at.epoch + 1, 0, 0.0, 0, 0.0
+            at.next_epoch()
         value = row.get(self.metric)
-        if value is not None and self._is_better(value, at.best):
+        if value is not None and self.is_better(value, at.best):
             at.best, at.best_row, at.stale = value, len(self.history.rows) - 1, 0
             if self.processes.is_main:
                 self._kept.keep_best(self.evaluated_model, metric=self.metric, value=value)
@@ -368,7 +331,7 @@ class Trainer:
         self._call("on_epoch_end", row)
         self._agree(0.0)
 
-    def _is_better(self, value: float, than: float | None) -> bool:
+    def is_better(self, value: float, than: float | None) -> bool:
         return than is None or (value > than if self.mode == "max" else value < than)
 
     # ── beginning, keeping, ending ────────────────────────────────────────────────────────────────────────────────
@@ -380,51 +343,40 @@ class Trainer:
         self._steps_per_epoch = None if self.num_batches is None else -(-self.num_batches // self.grad_accum_steps)
         length = None if self._steps_per_epoch is None else epochs * self._steps_per_epoch
         self.most_steps = min((n for n in (length, self.max_steps) if n is not None), default=None)
-        self._num_val_batches = _length(evaluate)
         self.history, self.position, self.plan = History(), Position(), Plan(length=length, total=self.most_steps)
+        self._asked, self._stop = {}, ""
         self._kept = Kept(self.checkpoint_dir, warn=self._warn, written=lambda path: self._call("on_checkpoint", path))
-        self._random: list[dict[str, Any]] | None = None
-        self._asked = {}
-        self._stop, self._num_bad = "", 0
+        self._non_finite = NonFinite(self.model, self._kept)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        last = None if self.checkpoint_dir is None else self.checkpoint_dir / LAST
-        if last is not None and last.exists():
-            if not resume:
-                raise UsageError(f"checkpoints are never overwritten unasked: {last} exists; resume, or another folder")
-            state = read_checkpoint(last)
-            go_on(self, state)
-            self._random = state["random"]
-            self._trust_best_file()
-            self._say(f"resumed after step {self.position.step:,} ({self.position.epoch} epochs done)")
-        self._pace = Pace(self.time_limit_seconds, seconds_before=self.position.seconds)
+        self._random_states = self._resumed(resume=resume)
+        # Before there was an evaluation: a forward pass is a third of a step.
+        num_evaluated = _length(evaluate) or (self._steps_per_epoch or 0) / 4 if evaluate is not None else 0
+        self._pace = Pace(
+            self.time_limit_seconds, seconds_before=self.position.seconds, evaluation_steps=num_evaluated / 3
+        )
         self._saved_at = self._pace.elapsed()
         self._kept.keep_good(self.model)
         self._say(f"precision: {self.precision}: {self.precision_reason}; device: {self.processes.device}")
 
-    def _trust_best_file(self) -> None:
-        """Where writing the best weights failed, the file holds older ones: then they are the best there is."""
-        at, value = self.position, self._kept.best_value()
-        if at.best is not None and (value is None or self._is_better(at.best, value)):
-            rows = [n for n, row in enumerate(self.history.rows) if value is not None and row[self.metric] == value]
-            at.best, at.best_row = value, rows[0] if rows else None
-
-    def _set_random_state(self) -> None:
-        """An epoch has random numbers of its own; within it, after a resume, they go on where they were."""
-        seed = entropy(self.seed, self.position.epoch, self.processes.rank, 1)
-        if self._random is not None and self.position.batch:
-            set_own_random_state(self, self._random, otherwise=entropy(seed, self.position.batch))
-        else:
-            random.seed(seed)
-            np.random.seed(seed & (2**32 - 1))  # noqa: NPY002 mixup and old datasets draw from it
-            torch.manual_seed(seed)
-        self._random = None
+    def _resumed(self, *, resume: bool) -> list[dict[str, Any]] | None:
+        """Go on from the last checkpoint, if there is one; the random numbers of each process, if so."""
+        if self.checkpoint_dir is None or not (last := self.checkpoint_dir / LAST).exists():
+            return None
+        if not resume:
+            raise UsageError(f"checkpoints are never overwritten unasked: {last} exists; resume, or another folder")
+        state = read_checkpoint(last)
+        go_on(self, state)
+        trust_best_file(self, self._kept.best_value())
+        self._say(f"resumed after step {self.position.step:,} ({self.position.epoch} epochs done)")
+        states: list[dict[str, Any]] = state["random"]
+        return states
 
     def _save_last(self) -> None:
         """Remember weights that are sound, here and on disk."""
         self.position.seconds = self._saved_at = self._pace.elapsed()
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        if self._num_bad or not are_finite(trained):
+        if self._non_finite.in_a_row or not are_finite(trained):
             return
         if not self._asked.get("save"):  # at the end of an epoch, for it costs a copy
             self._kept.keep_good(self.model)
@@ -463,11 +415,6 @@ class Trainer:
         """Whether steps were done that no row tells of (a signal in the evaluation, then a resume)."""
         return self.position.batch > 0 and (not (rows := self.history.rows) or rows[-1]["step"] != self.position.step)
 
-    def _evaluation_guess(self) -> float:
-        """Seconds of an evaluation before there was one: a forward pass is a third of a step."""
-        batches = self._num_val_batches if self._num_val_batches is not None else (self._steps_per_epoch or 0) / 4
-        return self._pace.step_seconds * batches / 3
-
     def _call(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
@@ -482,15 +429,6 @@ class Trainer:
             self._say(text)
         else:
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-
-
-def _average(model: nn.Module, decay: float | None) -> Any:
-    if decay is None:
-        return None
-    from timm.utils.model_ema import ModelEmaV3  # 7 s
-
-    # The warm-up matters in short fits: at step 100 the average spans 20 steps, not the thousands of a plain 0.9998.
-    return ModelEmaV3(model, decay=decay, use_warmup=True)
 
 
 def _length(batches: Any) -> int | None:

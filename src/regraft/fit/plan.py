@@ -53,12 +53,14 @@ class Plan:
 class Pace:
     """How long steps and evaluations take here.
 
-    Attributes:
+    Args:
         limit: seconds that the whole fit may take, or None.
+        seconds_before: what it took before a resume.
+        evaluation_steps: what an evaluation costs, in steps, before there was one.
     """
 
-    def __init__(self, limit: float | None, *, seconds_before: float = 0.0) -> None:
-        self.limit, self._before = limit, seconds_before
+    def __init__(self, limit: float | None, *, seconds_before: float = 0.0, evaluation_steps: float = 0.0) -> None:
+        self.limit, self._before, self._evaluation_steps = limit, seconds_before, evaluation_steps
         self._began = clock()
         self._steps = 0
         self._seconds = 0.0
@@ -94,17 +96,18 @@ class Pace:
         self._next = 2 * max(self._steps, _REPLAN_AFTER_STEPS)
         return True
 
-    def affordable(self, steps_per_epoch: int | None, evaluation_guess: float) -> int:
+    @property
+    def evaluation_seconds(self) -> float:
+        """Seconds of the last evaluation, or a guess."""
+        return self._evaluation_steps * self.step_seconds if self._evaluation is None else self._evaluation
+
+    def affordable(self, steps_per_epoch: int | None) -> int:
         """Further steps that fit into what is left, with an evaluation per epoch and at the end."""
         assert self.limit is not None
-        evaluation = self._evaluation if self._evaluation is not None else evaluation_guess
-        left = self.limit - self.elapsed() - evaluation
-        per_step = self.step_seconds + (evaluation / steps_per_epoch if steps_per_epoch else 0.0)
+        left = self.limit - self.elapsed() - self.evaluation_seconds
+        per_step = self.step_seconds + (self.evaluation_seconds / steps_per_epoch if steps_per_epoch else 0.0)
         return max(0, math.floor(left / per_step)) if per_step > 0 else 2**31
 
-    def is_out_of_time(self, evaluation_guess: float) -> bool:
+    def is_out_of_time(self) -> bool:
         """Whether one more step, and the evaluation that must follow, would go past the limit."""
-        if self.limit is None:
-            return False
-        evaluation = self._evaluation if self._evaluation is not None else evaluation_guess
-        return self.elapsed() + self.step_seconds + evaluation > self.limit
+        return self.limit is not None and self.elapsed() + self.step_seconds + self.evaluation_seconds > self.limit

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from regraft.errors import CheckpointError
+from regraft.fit.batches import Batch, entropy
 from regraft.fit.checkpoints import load_model, load_optimizer, random_state, set_random_state
 from regraft.fit.history import History
 from regraft.fit.plan import Plan
@@ -42,6 +47,17 @@ class Position:
     best: float | None = None
     best_row: int | None = None
     stale: int = 0
+
+    def stepped(self, group: Sequence[Batch], loss: float, seconds: float) -> None:
+        """An optimiser step over these batches is done."""
+        images = sum(len(batch) for batch in group if not batch.is_copy)
+        self.step, self.batch, self.images = self.step + 1, self.batch + len(group), self.images + images
+        self.loss_sum += loss * images if math.isfinite(loss) else 0.0
+        self.train_seconds += seconds
+
+    def next_epoch(self) -> None:
+        """An epoch is done and evaluated."""
+        self.epoch, self.batch, self.loss_sum, self.images, self.train_seconds = self.epoch + 1, 0, 0.0, 0, 0.0
 
 
 def state_of(trainer: Trainer) -> dict[str, Any]:
@@ -94,9 +110,31 @@ def go_on(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.step.num_parts = state["num_parts"]
 
 
-def set_own_random_state(trainer: Trainer, states: list[dict[str, Any]], otherwise: int) -> None:
-    """This process's random numbers; those of a seed where the run had another number of processes."""
-    if len(states) == trainer.processes.world:
-        set_random_state(states[trainer.processes.rank])
-    else:
-        torch.manual_seed(otherwise)
+def trust_best_file(trainer: Trainer, value: float | None) -> None:
+    """Where writing the best weights failed, their file holds older ones: then those are the best there are.
+
+    Args:
+        trainer: after `go_on`.
+        value: of the metric, that the file stands for; None where there is none.
+    """
+    at = trainer.position
+    if at.best is not None and (value is None or trainer.is_better(at.best, value)):
+        rows = [n for n, row in enumerate(trainer.history.rows) if value is not None and row[trainer.metric] == value]
+        at.best, at.best_row = value, rows[0] if rows else None
+
+
+def set_epoch_random_state(trainer: Trainer, states: list[dict[str, Any]] | None) -> None:
+    """An epoch has random numbers of its own; within it, after a resume, they go on where they were.
+
+    Args:
+        trainer: at the beginning of an epoch, or within it.
+        states: of each process, from the checkpoint, or None.
+    """
+    at, processes = trainer.position, trainer.processes
+    if states is not None and at.batch and len(states) == processes.world:
+        set_random_state(states[processes.rank])
+        return
+    seed = entropy(trainer.seed, at.epoch, processes.rank, at.batch)
+    random.seed(seed)
+    np.random.seed(seed & (2**32 - 1))  # noqa: NPY002 mixup and old datasets draw from it
+    torch.manual_seed(seed)

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -19,6 +20,7 @@ from regraft.fit.faults import is_out_of_memory
 from regraft.fit.processes import Processes
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+OnBatch = Callable[[Any, Any], tuple[Any, Any]]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -55,6 +57,8 @@ class Step:
         processes: where to compute.
         precision: fp32, bf16 or fp16.
         clip_grad: largest norm of the gradient, or None.
+        channels_last: memory layout of images (N, C, H, W).
+        on_batch: changes inputs and targets of training batches, on the device.
         warn: told when batches are cut.
     """
 
@@ -67,10 +71,13 @@ class Step:
         processes: Processes,
         precision: str,
         clip_grad: float | None,
+        channels_last: bool,
+        on_batch: OnBatch | None,
         warn: Callable[[str], None],
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.processes, self.precision, self.clip_grad, self.warn = processes, precision, clip_grad, warn
+        self.channels_last, self.on_batch = channels_last, on_batch
         self.num_parts = 1
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=precision == "fp16")
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -83,15 +90,26 @@ class Step:
             return contextlib.nullcontext()
         return torch.autocast(self.processes.device.type, _DTYPES[self.precision])
 
+    def to_device(self, batch: Batch) -> Batch:
+        """A batch where the model is, in its memory layout."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            tensor = tensor.to(self.processes.device, non_blocking=True)
+            is_images = self.channels_last and tensor.ndim == 4
+            return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
+
+        return batch.map(moved)
+
     def backward(self, group: Sequence[Batch]) -> float:
         """Gradients of the mean loss over the images of all batches; where memory runs out, again in halves.
 
         Returns:
-            that mean, over this process's images (of all processes: the mean of their values).
+            that mean; with several processes, what has to be averaged over them to give it.
 
         Raises:
             TrainingError: not even one image fits, or memory ran out in one of several processes.
         """
+        group = [self._prepared(batch) for batch in group]
         while True:
             total = self._total(group)
             out_of_memory = ""
@@ -119,6 +137,13 @@ class Step:
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return finite
+
+    def _prepared(self, batch: Batch) -> Batch:
+        batch = self.to_device(batch)
+        if self.on_batch is None:
+            return batch
+        inputs, targets = self.on_batch(batch.inputs, batch.targets)
+        return replace(batch, inputs=inputs, targets=targets)
 
     def _backward(self, group: Sequence[Batch], total: float | None) -> float:
         parts = [part for batch in group for part in batch.parts(self.num_parts)]
@@ -152,6 +177,8 @@ class Step:
         world = self.processes.world
         if total is None or (alone and world == 1):
             return self.loss(outputs, part.targets, **words)
+        if part.is_copy:
+            return self.loss(outputs, part.targets, **words) * 0.0
         # Gradients of parts add up, those of processes are averaged.
         if "total_weight" in self._takes:
             return self.loss(outputs, part.targets, **words, total_weight=total / world)
@@ -164,6 +191,7 @@ class Step:
         return self.processes.sum([self._weight(group)])[0]
 
     def _weight(self, group: Sequence[Batch]) -> float:
+        group = [batch for batch in group if not batch.is_copy]
         if "total_weight" not in self._takes:
             return float(sum(map(len, group)))
         weigh = self.loss.item_weight  # type: ignore[attr-defined]
