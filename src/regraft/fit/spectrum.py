@@ -6,7 +6,7 @@ fewer images than features a problem costs only the rank.
 
 The mean and the standard deviation are those of all rows, held-out ones included. They use no labels; with
 statistics of each fold's training part the held-out log loss moved by a hundredth of its standard error at 4,000
-rows and by a thousandth at 10,000 (benchmarks/head.py), and one shared matrix is what makes the folds one matrix product.
+rows and by a thousandth at 10,000 (benchmarks/head.py), and one shared matrix makes the folds one matrix product.
 """
 
 from __future__ import annotations
