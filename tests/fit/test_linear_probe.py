@@ -220,3 +220,16 @@ def test_bad_arguments_are_named_all_at_once():
         fit_linear_probe(features, labels, num_classes=2, folds=folds, group_ids=np.arange(20) // 2)
     with pytest.raises(DataError, match="two classes"):
         fit_linear_probe(features, labels * 0, num_classes=2, folds=folds)
+
+
+def test_nearly_balanced_classes_are_not_adjusted_and_rare_ones_are():
+    features, labels = make_data(400, 6, 2, spread=1.2)
+    folds = np.arange(400) % 5
+    balanced = fit_linear_probe(features, labels, num_classes=2, folds=folds, strengths=STRENGTHS)
+    assert balanced.taus == (0.0,)
+    rare = np.flatnonzero((labels == 0) | (np.arange(400) % 20 < 3))
+    adjusted = fit_linear_probe(
+        features[rare], labels[rare], num_classes=2, folds=folds[rare], strengths=STRENGTHS, metric="balanced_accuracy"
+    )
+    assert len(adjusted.taus) == 9
+    assert adjusted.taus[adjusted.chosen_tau] > 0

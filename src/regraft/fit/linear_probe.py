@@ -24,6 +24,8 @@ from regraft.fit.selection import Metric, check_metric, choose_strength, choose_
 from regraft.fit.spectrum import decompose
 
 DEFAULT_TAUS = tuple(float(tau) for tau in np.linspace(0, 2, 9))
+BALANCED_RATIO = 1.5
+"""Classes whose sizes differ by less are called nearly balanced."""
 NUM_STRENGTHS = 20
 PATH_TOLERANCE = 1e-5
 """Of the mean loss. Its standard error is some 6e-3 at 10,000 images; solved to 1e-8, which takes more than twice as
@@ -197,7 +199,7 @@ def fit_linear_probe(
     group_ids: NDArray[np.int64] | None = None,
     sample_weight: NDArray[np.floating] | None = None,
     strengths: Sequence[float] | str = "auto",
-    taus: Sequence[float] = DEFAULT_TAUS,
+    taus: Sequence[float] | None = None,
     metric: Metric = "macro_f1",
     max_memory_gib: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
@@ -216,7 +218,8 @@ def fit_linear_probe(
             out-of-fold logits.
         strengths: penalties, or `auto` for 20 from λ to λ/100,000, λ the largest eigenvalue of the correlation
             matrix: with λ the head hardly differs from the class frequencies, whatever N and D.
-        taus: prior adjustments to choose from.
+        taus: prior adjustments to choose from; by default nine from 0 to 2, or 0 alone where the classes are nearly
+            balanced.
         metric: what τ is chosen for: accuracy, balanced_accuracy or macro_f1.
         max_memory_gib: for the logits of the problems that are solved together, and for those that are kept. The
             standardised features, (N, D) float32, come on top.
@@ -238,6 +241,8 @@ def fit_linear_probe(
     check_rows(features, labels, num_classes, groups, weight)
     check_folds(folds, groups, weight, len(labels))
     check_metric(metric)
+    if taus is None:  # balanced, there is no prior to adjust for, only nine chances to be fooled by noise
+        taus = (0.0,) if nearly_balanced(labels, weight) else DEFAULT_TAUS
     taus = tuple(sorted(float(tau) for tau in taus))
     backend = choose_backend(device)
     spectrum = decompose(features)
@@ -336,6 +341,13 @@ def _path_row(
     )
 
 
+def nearly_balanced(labels: NDArray[np.int64], weight: NDArray[np.float64] | None) -> bool:
+    """Whether the largest class has at most `BALANCED_RATIO` times the rows of the smallest."""
+    counts = np.bincount(labels, weight)
+    counts = counts[counts > 0]
+    return bool(counts.max() <= BALANCED_RATIO * counts.min())
+
+
 def _log_prior(labels: NDArray[np.int64], weight: NDArray[np.float64] | None, num_classes: int) -> NDArray[np.float64]:
     """Log class frequencies; a class without rows counts as half a row, so that the adjustment stays finite."""
     counts = np.bincount(labels, weight, num_classes).astype(np.float64)
@@ -367,11 +379,13 @@ def _reason(
         )
     if len(strengths) > 1 and best == len(strengths) - 1:
         words += ", the weakest that was tried"
-    if tau == best_tau:
+    if len(taus) == 1:
+        words += f"; prior adjustment τ = {taus[0]:g}" + (": the classes are nearly balanced" if not taus[0] else "")
+    elif tau == best_tau:
         words += f"; prior adjustment τ = {taus[tau]:g} has the best {metric}"
     else:
         words += (
-            f"; prior adjustment τ = {taus[tau]:g} is the smallest whose {metric} is within two standard errors of the "
+            f"; prior adjustment τ = {taus[tau]:g} is the smallest whose {metric} is within one standard error of the "
             f"best (τ = {taus[best_tau]:g})"
         )
     return words

@@ -65,10 +65,7 @@ def choose_tau(
     row_weight: Floats | None,
     groups: NDArray[np.int64] | None,
 ) -> tuple[int, int]:
-    """The smallest prior adjustment whose metric is within two standard errors of the largest.
-
-    Two, not one: nine adjustments are compared, and on balanced classes a few images decide between them; where
-    classes are rare the gain is many standard errors.
+    """The smallest prior adjustment whose metric is within one standard error of the largest.
 
     Args:
         predictions: (T, N), a row per adjustment, smallest first.
@@ -90,7 +87,7 @@ def choose_tau(
         influence = _influence(labels, predictions[best], scored[best]) - _influence(
             labels, predictions[index], scored[index]
         )
-        if short <= 2 * standard_error(influence, counts, row_weight, groups):
+        if short <= standard_error(influence, counts, row_weight, groups):
             return index, best
     return best, best
 
