@@ -261,6 +261,14 @@ class _Seeded(Dataset[Any]):
         return getattr(self.dataset, name)
 
 
+def length_of(batches: Any) -> int | None:
+    """How many batches, or None where nobody knows."""
+    try:
+        return len(batches)
+    except TypeError:
+        return None
+
+
 def entropy(*numbers: int) -> int:
     """One seed of 64 bits from several whole numbers >= 0."""
     return int(np.random.SeedSequence([n & (2**64 - 1) for n in numbers]).generate_state(1, np.uint64)[0])

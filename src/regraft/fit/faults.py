@@ -53,6 +53,10 @@ class NonFinite:
             self.kept.restore_good(self.model, only_buffers=True)
 
 
+class BrokenOffError(Exception):
+    """An evaluation was left, because a signal came; never leaves the loop."""
+
+
 class Interruption:
     """Ctrl-C and SIGTERM wait until the present step is done; a second Ctrl-C does not wait.
 

@@ -23,15 +23,16 @@ from torch.optim import Optimizer
 
 from regraft.errors import UsageError, nearest
 from regraft.fit import plan
-from regraft.fit.batches import Batches
+from regraft.fit.agreement import Agreement
+from regraft.fit.batches import Batches, length_of
 from regraft.fit.callbacks import Callback
-from regraft.fit.checkpoints import LAST, load_model, read_checkpoint
-from regraft.fit.faults import Interruption, NonFinite
+from regraft.fit.checkpoints import LAST, load_model
+from regraft.fit.faults import BrokenOffError, Interruption, NonFinite
 from regraft.fit.history import History, Row
 from regraft.fit.kept import Kept, are_finite, moving_average
 from regraft.fit.plan import Pace, Plan
 from regraft.fit.processes import Processes
-from regraft.fit.resume import Position, go_on, set_epoch_random_state, state_of, trust_best_file
+from regraft.fit.resume import Position, resumed, set_epoch_random_state, state_of
 from regraft.fit.step import OnBatch, Precision, Step, choose_precision
 from regraft.fit.validation import evaluate_batches
 from regraft.memory import keep_freed_memory
@@ -109,10 +110,14 @@ class Trainer:
         on_batch: OnBatch | None = None,
         listener: Listener | None = None,
     ) -> None:
-        _check(grad_accum_steps=grad_accum_steps, max_steps=max_steps, patience=patience)
+        counts = {"grad_accum_steps": grad_accum_steps, "max_steps": max_steps, "patience": patience}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise UsageError(f"{name} is at least 1: {count} is not")
         if mode not in ("max", "min"):
             raise UsageError(f"mode is max or min: {mode!r} is not")
         self.processes = Processes(device)
+        self._sharing: dict[str, Any] = {"seed": seed, "rank": self.processes.rank, "world": self.processes.world}
         if self.processes.device.type == "cpu":
             keep_freed_memory()
         self.precision, self.precision_reason = choose_precision(precision, self.processes.device)
@@ -122,7 +127,8 @@ class Trainer:
         self.checkpoint_every_seconds = checkpoint_every_seconds
         self.metric, self.mode, self.patience, self.restore_best = metric, mode, patience, restore_best
         self.max_steps, self.time_limit_seconds = max_steps, time_limit_seconds
-        self._listener, self.listener = listener, listener if listener is not None else Listener()
+        self._listener = listener
+        self.listener = listener if listener is not None and self.processes.is_main else Listener()
         model.to(self.processes.device)
         channels_last = channels_last and all(p.ndim != 5 for p in model.parameters())
         if channels_last:
@@ -131,15 +137,14 @@ class Trainer:
             loss.to(self.processes.device)
         self.ema = moving_average(model, ema_decay)
         self.history, self.position, self.plan = History(), Position(), Plan()
-        self._interruption, self._asked, self._stop = Interruption(), dict[str, bool](), ""
+        self._random_states: list[dict[str, Any]] | None = None
+        self._agreed = Agreement(self.processes, Interruption(), Pace(None), checkpoint_every_seconds)
         wrapped = self.processes.wrap(model)
         self.step = Step(
             torch.compile(wrapped) if compile else wrapped,  # type: ignore[arg-type]
             loss, optimizer, processes=self.processes, precision=self.precision, clip_grad=clip_grad,
             channels_last=channels_last, on_batch=on_batch, warn=self._warn,
         )  # fmt: skip
-
-    # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def fit(
         self, train_loader: Iterable[Any], evaluate: Iterable[Any] | Evaluate | None, epochs: int, *,
@@ -166,17 +171,17 @@ class Trainer:
             TrainingError: the loss stays infinite or NaN, or memory is too small for one image.
             KeyboardInterrupt: Ctrl-C, after the present step was finished and written to `last`.
         """
-        _check(epochs=epochs)
-        with Interruption() as self._interruption:
-            self._begin(train_loader, evaluate, epochs, resume=resume)
+        if epochs < 1:
+            raise UsageError(f"epochs is at least 1: {epochs} is not")
+        with Interruption() as interruption:
+            self._begin(train_loader, evaluate, epochs, resume=resume, interruption=interruption)
             self._call("on_fit_start")
-            while not (why := self._end(epochs)) or self._is_unevaluated():
+            while not (why := self._end(epochs)) or self.position.is_unevaluated(self.history.rows):
                 try:
                     finished = self._epoch(epochs)
                     measures = self._evaluate(evaluate)
-                except KeyboardInterrupt:
+                except BrokenOffError:
                     self._interrupted()
-                    raise
                 self._finish_epoch(measures, finished=finished)
                 self._interrupted()
         self._finish(why)
@@ -200,7 +205,7 @@ class Trainer:
                 if self._end(epochs):
                     return False
                 self._set_lr()
-                loss = self._agree(self.step.backward(group))
+                loss = self._agreed.mean(self.step.backward(group))
                 taken = self.step.optimise(loss)
                 if taken and self.ema is not None:
                     self.ema.update(self.model, step=at.step + 1)
@@ -233,21 +238,8 @@ class Trainer:
             total = min(n for n in (fits, self.most_steps) if n is not None)
             self.plan.end_at(self.processes.from_main(total), step=at.step)
         self._interrupted()
-        if self._asked["save"]:
+        if self._agreed.save:
             self._save_last()
-
-    def _agree(self, loss: float) -> float:
-        """What all processes say: the mean loss, and whether anyone wants to stop or it is time to save."""
-        now, main = self._pace.elapsed(), self.processes.is_main
-        wishes = {
-            "signal": self._interruption.signal is not None,
-            "stop": bool(self._stop),
-            "late": main and self._pace.is_out_of_time(),
-            "save": main and now - self._saved_at >= self.checkpoint_every_seconds,
-        }
-        total, *counts = self.processes.sum([loss, *wishes.values()])
-        self._asked = dict(zip(wishes, map(bool, counts), strict=True))
-        return total / self.processes.world
 
     def _end(self, epochs: int) -> str:
         """Why the fit is over, or an empty string."""
@@ -258,17 +250,13 @@ class Trainer:
             return f"{self.max_steps:,} steps are done"
         if self.patience is not None and at.stale >= self.patience:
             return f"{self.metric} has not improved for {at.stale} evaluations"
-        if self._asked.get("stop") or (self._stop and self.processes.world == 1):
-            return self._stop or "another process stopped it"
-        if at.step and self._asked.get("late"):
+        if at.step and self._agreed.late:
             return f"the time limit of {self.time_limit_seconds:,} s is reached"
-        return ""
+        return self._agreed.stop
 
     def stop(self, reason: str) -> None:
         """End the fit after the present step (with several processes, the next) and an evaluation; for callbacks."""
-        self._stop = reason
-
-    # ── evaluation and the best ───────────────────────────────────────────────────────────────────────────────────
+        self._agreed.wish_to_stop(reason)
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -276,9 +264,9 @@ class Trainer:
         return self.model if self.ema is None else self.ema.module
 
     def _evaluate(self, evaluate: Iterable[Any] | Evaluate | None) -> dict[str, float]:
+        self._began_evaluation = plan.clock()
         if evaluate is None:
             return {}
-        self._began_evaluation = plan.clock()
         if not callable(evaluate):
             measures = self.evaluate(evaluate)
         else:
@@ -286,19 +274,16 @@ class Trainer:
             measures = evaluate(self.evaluated_model) if self.processes.is_main else {}
             measures = {name: float(value) for name, value in self.processes.from_main(measures).items()}
         if self.metric not in measures:
-            raise UsageError(
-                f"metric {self.metric!r} is not measured{nearest(self.metric, measures)}: {list(measures)}"
-            )
+            near = nearest(self.metric, measures)
+            raise UsageError(f"metric {self.metric!r} is not measured{near}: {list(measures)}")
         return measures
 
     def evaluate(self, loader: Iterable[Any]) -> dict[str, float]:
         """`val/loss`, `val/accuracy`, `val/balanced_accuracy`, `val/macro_f1` of the model (or of its average)."""
-        world, rank = self.processes.world, self.processes.rank
-        batches = Batches(loader, seed=self.seed, rank=rank, world=world, training=False)
         self.evaluated_model.eval()
         return evaluate_batches(
-            self.evaluated_model, batches, to_device=self.step.to_device, autocast=self.step.autocast,
-            processes=self.processes, between=self._break_off,
+            self.evaluated_model, Batches(loader, training=False, **self._sharing), to_device=self.step.to_device,
+            autocast=self.step.autocast, processes=self.processes, between=self._break_off,
         )  # fmt: skip
 
     def _finish_epoch(self, measures: dict[str, float], *, finished: bool) -> None:
@@ -325,79 +310,68 @@ class Trainer:
                 self._kept.keep_best(self.evaluated_model, metric=self.metric, value=value)
         elif measures:
             at.stale += 1
-        self._save_last()
-        if measures:
-            self._pace.evaluated(plan.clock() - self._began_evaluation)
+        if self._save_last():
+            self._kept.keep_good(self.model)
+        self._pace.evaluated(plan.clock() - self._began_evaluation)
         self._call("on_epoch_end", row)
-        self._agree(0.0)
+        self._agreed.mean()
 
     def is_better(self, value: float, than: float | None) -> bool:
         return than is None or (value > than if self.mode == "max" else value < than)
 
-    # ── beginning, keeping, ending ────────────────────────────────────────────────────────────────────────────────
-
-    def _begin(self, train_loader: Iterable[Any], evaluate: Any, epochs: int, *, resume: bool) -> None:
-        world, rank = self.processes.world, self.processes.rank
-        self._batches = Batches(train_loader, seed=self.seed, rank=rank, world=world)
-        self.num_batches = _length(self._batches)
+    def _begin(
+        self, train_loader: Iterable[Any], evaluate: Any, epochs: int, *, resume: bool, interruption: Interruption
+    ) -> None:
+        self._batches = Batches(train_loader, **self._sharing)
+        self.num_batches = length_of(self._batches)
         self._steps_per_epoch = None if self.num_batches is None else -(-self.num_batches // self.grad_accum_steps)
         length = None if self._steps_per_epoch is None else epochs * self._steps_per_epoch
         self.most_steps = min((n for n in (length, self.max_steps) if n is not None), default=None)
         self.history, self.position, self.plan = History(), Position(), Plan(length=length, total=self.most_steps)
-        self._asked, self._stop = {}, ""
         self._kept = Kept(self.checkpoint_dir, warn=self._warn, written=lambda path: self._call("on_checkpoint", path))
         self._non_finite = NonFinite(self.model, self._kept)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        self._random_states = self._resumed(resume=resume)
+        self._random_states = resumed(self, self._kept) if self._may_resume(resume) else None
         # Before there was an evaluation: a forward pass is a third of a step.
-        num_evaluated = _length(evaluate) or (self._steps_per_epoch or 0) / 4 if evaluate is not None else 0
-        self._pace = Pace(
-            self.time_limit_seconds, seconds_before=self.position.seconds, evaluation_steps=num_evaluated / 3
-        )
-        self._saved_at = self._pace.elapsed()
+        num_evaluated = length_of(evaluate) or (self._steps_per_epoch or 0) / 4 if evaluate is not None else 0
+        before = self.position.seconds
+        self._pace = Pace(self.time_limit_seconds, seconds_before=before, evaluation_steps=num_evaluated / 3)
+        self._agreed = Agreement(self.processes, interruption, self._pace, self.checkpoint_every_seconds)
         self._kept.keep_good(self.model)
-        self._say(f"precision: {self.precision}: {self.precision_reason}; device: {self.processes.device}")
+        self.listener.say(f"precision: {self.precision}: {self.precision_reason}; device: {self.processes.device}")
 
-    def _resumed(self, *, resume: bool) -> list[dict[str, Any]] | None:
-        """Go on from the last checkpoint, if there is one; the random numbers of each process, if so."""
-        if self.checkpoint_dir is None or not (last := self.checkpoint_dir / LAST).exists():
-            return None
-        if not resume:
-            raise UsageError(f"checkpoints are never overwritten unasked: {last} exists; resume, or another folder")
-        state = read_checkpoint(last)
-        go_on(self, state)
-        trust_best_file(self, self._kept.best_value())
-        self._say(f"resumed after step {self.position.step:,} ({self.position.epoch} epochs done)")
-        states: list[dict[str, Any]] = state["random"]
-        return states
+    def _may_resume(self, resume: bool) -> bool:
+        folder = self.checkpoint_dir
+        there = folder is not None and (folder / LAST).exists()
+        if there and not resume:
+            raise UsageError(f"checkpoints are never overwritten unasked: {folder} has them; resume, or choose another")
+        return there
 
-    def _save_last(self) -> None:
-        """Remember weights that are sound, here and on disk."""
-        self.position.seconds = self._saved_at = self._pace.elapsed()
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        if self._non_finite.in_a_row or not are_finite(trained):
-            return
-        if not self._asked.get("save"):  # at the end of an epoch, for it costs a copy
-            self._kept.keep_good(self.model)
+    def _save_last(self) -> bool:
+        """Write the weights if they are sound; False where they are not."""
+        self.position.seconds = self._agreed.saved_at = self._pace.elapsed()
+        if self._non_finite.in_a_row or not are_finite(p for p in self.model.parameters() if p.requires_grad):
+            return False
         if self.checkpoint_dir is not None:
             state = state_of(self)
             if self.processes.is_main:
                 self._kept.write(LAST, state)
+        return True
 
     def _interrupted(self) -> None:
         """After Ctrl-C or SIGTERM, here or in another process: leave usable checkpoints, and go."""
-        heard = self._asked.get("signal") if self.processes.world > 1 else self._interruption.signal is not None
-        if heard:
-            self._save_last()
-            if self.checkpoint_dir is not None and not self._kept.has_best() and self.processes.is_main:
-                self._kept.keep_best(self.evaluated_model, metric=self.metric, value=None)
-            raise self._interruption.end()
+        if not self._agreed.heard_signal():
+            return
+        self._save_last()
+        if self.checkpoint_dir is not None and not self._kept.has_best() and self.processes.is_main:
+            self._kept.keep_best(self.evaluated_model, metric=self.metric, value=None)
+        raise self._agreed.interruption.end()
 
     def _break_off(self) -> None:
         """Between validation batches: alone, a signal need not wait for the rest of them."""
-        if self.processes.world == 1 and self._interruption.signal is not None:
-            raise KeyboardInterrupt
+        if self.processes.world == 1 and self._agreed.heard_signal():
+            raise BrokenOffError
 
     def _finish(self, why: str) -> None:
         self.history.stopped = why
@@ -409,36 +383,15 @@ class Trainer:
         elif self.ema is not None:
             load_model(self.model, self.ema.module.state_dict())
         self.model.eval()
-        self._say(f"training ended: {why}")
-
-    def _is_unevaluated(self) -> bool:
-        """Whether steps were done that no row tells of (a signal in the evaluation, then a resume)."""
-        return self.position.batch > 0 and (not (rows := self.history.rows) or rows[-1]["step"] != self.position.step)
+        self.listener.say(f"training ended: {why}")
 
     def _call(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
 
-    def _say(self, text: str) -> None:
-        if self.processes.is_main:
-            self.listener.say(text)
-
     def _warn(self, text: str) -> None:
         """To the listener; where nobody listens, as Python warns."""
         if self._listener is not None:
-            self._say(text)
+            self.listener.say(text)
         else:
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-
-
-def _length(batches: Any) -> int | None:
-    try:
-        return len(batches)
-    except TypeError:
-        return None
-
-
-def _check(**counts: int | None) -> None:
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise UsageError(f"{name} is at least 1: {value} is not")

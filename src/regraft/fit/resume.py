@@ -14,8 +14,9 @@ from torch import nn
 
 from regraft.errors import CheckpointError
 from regraft.fit.batches import Batch, entropy
-from regraft.fit.checkpoints import load_model, load_optimizer, random_state, set_random_state
-from regraft.fit.history import History
+from regraft.fit.checkpoints import LAST, load_model, load_optimizer, random_state, read_checkpoint, set_random_state
+from regraft.fit.history import History, Row
+from regraft.fit.kept import Kept
 from regraft.fit.plan import Plan
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class Position:
         self.loss_sum += loss * images if math.isfinite(loss) else 0.0
         self.train_seconds += seconds
 
+    def is_unevaluated(self, rows: Sequence[Row]) -> bool:
+        """Whether steps were done that no row tells of (a signal in the evaluation, then a resume)."""
+        return self.batch > 0 and (not rows or rows[-1]["step"] != self.step)
+
     def next_epoch(self) -> None:
         """An epoch is done and evaluated."""
         self.epoch, self.batch, self.loss_sum, self.images, self.train_seconds = self.epoch + 1, 0, 0.0, 0, 0.0
@@ -79,12 +84,17 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def go_on(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Put a trainer where `state_of` was taken.
+def resumed(trainer: Trainer, kept: Kept) -> list[dict[str, Any]]:
+    """Put a trainer where its last checkpoint was written.
+
+    Returns:
+        the random numbers of each process, for `set_epoch_random_state`.
 
     Raises:
         CheckpointError: it is of another model, optimiser or data set.
     """
+    assert kept.folder is not None
+    state = read_checkpoint(kept.folder / LAST)
     if state["num_batches"] != trainer.num_batches:
         raise CheckpointError(
             f"a resume needs the data and batch size of the run: its epochs had {state['num_batches']} batches, "
@@ -108,15 +118,14 @@ def go_on(trainer: Trainer, state: dict[str, Any]) -> None:
         )  # else: other epochs or max_steps are wanted, and the schedule is for those
     trainer.history = History(rows=state["rows"])
     trainer.step.num_parts = state["num_parts"]
+    _trust_best_file(trainer, kept.best_value())
+    trainer.listener.say(f"resumed after step {trainer.position.step:,} ({trainer.position.epoch} epochs done)")
+    states: list[dict[str, Any]] = state["random"]
+    return states
 
 
-def trust_best_file(trainer: Trainer, value: float | None) -> None:
-    """Where writing the best weights failed, their file holds older ones: then those are the best there are.
-
-    Args:
-        trainer: after `go_on`.
-        value: of the metric, that the file stands for; None where there is none.
-    """
+def _trust_best_file(trainer: Trainer, value: float | None) -> None:
+    """Where writing the best weights failed, their file (of this value) holds older ones, or there is none."""
     at = trainer.position
     if at.best is not None and (value is None or trainer.is_better(at.best, value)):
         rows = [n for n, row in enumerate(trainer.history.rows) if value is not None and row[trainer.metric] == value]

@@ -36,7 +36,7 @@ def choose_precision(precision: str, device: torch.device) -> tuple[str, str]:
     if precision != "auto":
         return precision, "asked for"
     if device.type != "cuda":
-        return "fp32", "the same to the last bit after a resume"
+        return "fp32", "faster than bf16 where it was measured on a CPU, and the same to the last bit after a resume"
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "autocast on the GPU, which needs no loss scaling"
     return "fp16", "autocast with loss scaling: this GPU has no bf16 arithmetic"
