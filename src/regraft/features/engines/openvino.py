@@ -24,6 +24,11 @@ from regraft.features.engines import Choice, Engine, Session, num_cores
 from regraft.files import sync
 from regraft.models.backbones import Backbone
 
+# OpenVINO fills its tables of types when they are first asked; two threads that ask at once wait for each other and for
+# Python's lock, for ever: 4 of 23 processes hung (openvino 2026.4), and none of 60 where one thread had asked before.
+ov.Type.u8.to_dtype()
+ov.Tensor(np.zeros(1, np.uint8))
+
 CHUNK = 4
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 _MAX_RELATIVE_ERROR = 1e-3
