@@ -6,6 +6,8 @@
     Features     what a backbone made of each image
     Interval     an estimate with its confidence interval
     Predictions  class probabilities of images, with what is known about them
+    IssueColumn  what one check of the audit says of each image
+    Issues       what the whole audit says of each image
 
 Nothing here reads files or imports anything heavier than NumPy.
 """
@@ -216,6 +218,36 @@ class Predictions:
     def confidence(self) -> NDArray[np.float64]:
         """float64 (N,): the probability of the predicted class."""
         return self.pred_probs.max(axis=1) if len(self) else np.empty(0, np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IssueColumn:
+    """What one check of the audit says of each image.
+
+    Attributes:
+        is_issue: bool (N,), True where a person should look.
+        score: float64 (N,) in [0, 1]: 1 is clean, 0 is worst (cleanlab's sense).
+        reasons: N sentences for people, "" where there is nothing to say.
+    """
+
+    is_issue: NDArray[np.bool_]
+    score: NDArray[np.float64]
+    reasons: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Issues:
+    """What the audit says of each image of a manifest.
+
+    Attributes:
+        columns: check to what it says: `label`, `near_duplicate`, `leakage`, `outlier`, `odd_image`.
+        suggested_labels: int64 (N,), -1 where there is no better label.
+        near_duplicate_sets: int64 (N,), the number of the image's cluster of near-duplicates, -1 where there is none.
+    """
+
+    columns: dict[str, IssueColumn]
+    suggested_labels: NDArray[np.int64]
+    near_duplicate_sets: NDArray[np.int64]
 
 
 JSON = dict[str, Any]
