@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from regraft.errors import UsageError
+from regraft.fit.loader import ImageBatches
 
 INPUTS = ("inputs", "images", "image", "pixel_values", "x")
 TARGETS = ("targets", "labels", "label", "target", "y")
@@ -115,7 +116,8 @@ def leaves(value: Any) -> Iterator[Any]:
 class Batches:
     """A loader whose epochs can be entered at any batch.
 
-    A plain `DataLoader` over a map-style dataset is rebuilt around its own batch sampler. What is iterated otherwise
+    `ImageBatches` is entered where it is asked to, and a process loads its share alone. A plain `DataLoader` over a
+    map-style dataset is rebuilt around its own batch sampler. What is iterated otherwise
     (iterable datasets, other loaders, lists of batches) is read from the start and what is done is thrown away.
     Samplers, datasets and loaders that have `set_epoch(epoch)` are told the epoch.
 
@@ -183,6 +185,14 @@ class Batches:
                 [self._is_copy(len(items)) for items in order][start:] if self.training else itertools.repeat(False)
             )
             for values, is_copy in zip(self._inner, copies, strict=False):
+                yield replace(Batch.of(values), is_copy=is_copy)
+            return
+        if isinstance(self.loader, ImageBatches):
+            left = [items for items in self.loader.order(epoch)[start:] if self._share(items)]
+            ready()
+            loaded = self.loader.load(epoch, [self._share(items) for items in left])
+            for items, values in zip(left, loaded, strict=True):
+                is_copy = self._is_copy(len(items))
                 yield replace(Batch.of(values), is_copy=is_copy)
             return
         with seeded(entropy(self.seed, epoch), keep=False):

@@ -109,3 +109,16 @@ def _known(model: nn.Module, name: str | None) -> None:
         raise UsageError(
             f"freezing ends at a module of the model, not {name!r}{nearest(name, names)}; all: describe(model)"
         )
+
+
+def freeze_statistics(model: nn.Module) -> int:
+    """Keep the running statistics of every batch norm: it stays in eval mode, its scale and shift go on learning.
+
+    Returns:
+        how many there are.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for layer in layers:
+        layer.__dict__["train"] = functools.partial(_stay_in_eval, layer)
+        layer.train()
+    return len(layers)

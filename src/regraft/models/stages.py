@@ -149,7 +149,16 @@ class _Seen:
         return self.name.count(".")
 
 
-def _of_hooks(backbone: nn.Module, example: Tensor) -> Hooked:
+def stage_ends(backbone: nn.Module, example: Tensor) -> dict[str, str]:
+    """The modules at which the stages of a backbone end, in order, and how the output of each becomes (N, C).
+
+    Args:
+        backbone: in eval mode; x → (N, D).
+        example: float32 (n, C, H, W) that it accepts.
+
+    Returns:
+        module name → a word of `surgery.pool`; empty where neither maps that shrink nor blocks that repeat are found.
+    """
     seen: list[_Seen] = []
     handles = [
         module.register_forward_hook(
@@ -161,14 +170,19 @@ def _of_hooks(backbone: nn.Module, example: Tensor) -> Hooked:
         if name
     ]
     try:
-        backbone(example)
+        with torch.no_grad():
+            backbone(example)
     finally:
         for handle in handles:
             handle.remove()
     once = {name for name, count in Counter(s.name for s in seen).items() if count == 1}
     # A module that runs twice is no stage; one that changes the number of images works on windows of them.
     seen = [s for s in seen if s.name in once and s.shape[:1] == example.shape[:1]]
-    pooling = _blocks(seen) or _resolutions(seen)
+    return _blocks(seen) or _resolutions(seen)
+
+
+def _of_hooks(backbone: nn.Module, example: Tensor) -> Hooked:
+    pooling = stage_ends(backbone, example)
     if not pooling:
         raise BackboneError(
             f"stages are maps that shrink or blocks that repeat, {type(backbone).__name__} shows neither; "
