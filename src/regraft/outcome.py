@@ -122,12 +122,15 @@ def path_rows(probe: LinearProbe) -> list[JSON]:
     return rows
 
 
-def config_yaml(source: Path, config: FitConfig, settled: dict[str, Settled]) -> str:
+def config_yaml(source: Path, config: FitConfig, settled: dict[str, Settled], version: str) -> str:
     import yaml
 
     resolved = {**config.as_dict(), **{name: value.value for name, value in settled.items()}}
     reasons = {name: value.reason for name, value in settled.items()}
-    document = {"data": str(source.resolve()), "options": resolved, "reasons": reasons, "asked": config.as_dict()}
+    document = {
+        "data": str(source.resolve()), "data_version": version, "options": resolved, "reasons": reasons,
+        "asked": config.as_dict(),
+    }  # fmt: skip
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from regraft import data as data_stage
-from regraft import environment
+from regraft import environment, resuming, tuning
 from regraft.config import FitConfig
 from regraft.data import Scan
 from regraft.data.split import group_numbers
@@ -30,7 +30,7 @@ from regraft.outcome import Evaluated, command_line, config_yaml, evaluated, mod
 from regraft.predictions import write_predictions
 from regraft.predictor import Predictor, load
 from regraft.progress import Listener, Stopwatch
-from regraft.settling import backbone_files, settle, tidy
+from regraft.settling import backbone_files, settle, tidy, with_training
 from regraft.store import runs
 from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
 
@@ -116,6 +116,7 @@ def fit(
     config = config if config is not None else FitConfig.from_options(options)
     listener = listener if listener is not None else Listener()
     watch = Stopwatch(listener)
+    unfinished, config = resuming.continued(config)
     cache_dir = config.cache_dir if config.cache_dir is not None else default_cache_dir()
 
     with watch.stage("scan"):
@@ -127,15 +128,17 @@ def fit(
         split = data_stage.split(manifest, test=config.test, seed=config.seed)
         version = data_stage.data_version(manifest)
     listener.say(split.reason)
+    if unfinished is not None:
+        resuming.check_same_data(unfinished, version)
 
     settled = settle(config, manifest, split, cache_dir=cache_dir, listener=listener, watch=watch)
     backbone, transform = settled.backbone, settled.backbone.transform
 
     source = manifest.root if not isinstance(data, str | Path) else Path(data)
-    folder = runs.create_run_folder(
+    folder = unfinished if unfinished is not None else runs.create_run_folder(
         config.runs_dir, config.project or runs.project_name(source), config.name, exist_ok=config.exist_ok
-    )
-    write_text(folder / runs.CONFIG, config_yaml(source, config, settled.options))
+    )  # fmt: skip
+    write_text(folder / runs.CONFIG, config_yaml(source, config, settled.options, version))
     write_json(folder / runs.ENV, environment.describe())
     if settled.ranking is not None:
         write_json(folder / runs.RANKING, settled.ranking.as_dict())
@@ -159,6 +162,21 @@ def fit(
         predictions = held_out_predictions(manifest, split, features, probe, head)
         found = estimate(manifest, split, predictions, probe, head, config.seed)
 
+    history: list[JSON] | None = None
+    further: JSON = {}
+    if config.strategy != "linear_probe":
+        job = tuning.Job(
+            manifest=manifest, split=split, features=features, config=config, backbone=backbone, choice=settled.choice,
+            folder=folder, cache_dir=cache_dir, resume=unfinished is not None, listener=listener, watch=watch,
+        )  # fmt: skip
+        tuned = tuning.fit_tuned(job)
+        further = tuning.beside_probe(job, tuned, found)
+        history, backbone, head = tuned.history, tuned.backbone, tuned.head
+        predictions, found = tuned.predictions, tuned.estimate
+        with watch.stage("backbone"):
+            settled = with_training(settled, tuned.backbone, tuned.settings, cache_dir)
+        write_text(folder / runs.CONFIG, config_yaml(source, config, settled.options, version))
+
     with watch.stage("bundle"):
         save_bundle(
             folder / runs.MODEL,
@@ -174,9 +192,10 @@ def fit(
         )
         tidy(folder)
         write_predictions(folder / runs.PREDICTIONS, predictions, proba=True)
-        write_text(folder / runs.METRICS, "".join(json.dumps(row) + "\n" for row in path_rows(probe)))
+        if history is None:
+            write_text(folder / runs.METRICS, "".join(json.dumps(row) + "\n" for row in path_rows(probe)))
 
-    result = result_json(
+    result = further | result_json(
         scan, manifest, split, found, version, strategy=config.strategy, backbone=backbone.name,
         temperature=head.temperature,
     )  # fmt: skip
@@ -193,8 +212,16 @@ def fit(
     return Run(path=folder, result=result, metrics=found.intervals, predictions=predictions)
 
 
-def evaluate(model: Predictor, scan: Scan, *, seed: int = 0, listener: Listener | None = None) -> Evaluated:
-    """The same measures on other labelled data, which the model has not seen.
+def evaluate(
+    model: Predictor,
+    scan: Scan,
+    *,
+    seed: int = 0,
+    tta: int | None = None,
+    tta_flip: bool | None = None,
+    listener: Listener | None = None,
+) -> Evaluated:
+    """The same measures on other labelled data, which the model has not seen; `tta` as in `Predictor.predict_proba`.
 
     Raises:
         DataError: the data hold classes that the model does not know, or no usable image.
@@ -209,7 +236,8 @@ def evaluate(model: Predictor, scan: Scan, *, seed: int = 0, listener: Listener 
         )
     position = {name: number for number, name in enumerate(model.class_names)}
     labels = np.array([position[name] for name in manifest.class_names], np.int64)[manifest.labels]
-    probs = model.predict_proba([str(manifest.path(i)) for i in range(len(manifest))], progress=listener.progress)
+    paths = [str(manifest.path(i)) for i in range(len(manifest))]
+    probs = model.predict_proba(paths, tta=tta, tta_flip=tta_flip, progress=listener.progress)
     usable = np.flatnonzero(~np.isnan(probs).any(axis=1))
     predictions = Predictions(
         images=np.array(manifest.names, dtype=object)[usable],

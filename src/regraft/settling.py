@@ -82,6 +82,16 @@ def backbone_files(settled: Settlement, folder: Path) -> dict[str, Path]:
     }
 
 
+def with_training(settled: Settlement, backbone: Backbone, settings: dict[str, Settled], cache_dir: Path) -> Settlement:
+    """The same with a trained backbone, converted where that goes, and with the settings of its training.
+
+    Raises:
+        BackboneError: nothing could rebuild it from a bundle.
+    """
+    ir, _ = _converted(backbone, cache_dir)
+    return dataclasses.replace(settled, backbone=backbone, options=settled.options | settings, ir=ir)
+
+
 def tidy(folder: Path) -> None:
     """Remove what `backbone_files` put aside for the bundle."""
     (folder / _ASIDE).unlink(missing_ok=True)

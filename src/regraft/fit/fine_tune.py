@@ -52,6 +52,7 @@ class Tuned:
         history: epoch by epoch.
         val_logits: float32 (n, K) of the validation images, or None without any.
         val_failed: numbers of validation images that could not be read; their logits are zero.
+        test_logits: float32 (m, K) of the images that were only predicted, or None without any.
         weights: which weights were taken, and why.
         num_trained: parameters that were trained.
         waited: share of the training time in which the loop waited for images.
@@ -62,6 +63,7 @@ class Tuned:
     history: History
     val_logits: NDArray[np.float32] | None
     val_failed: NDArray[np.int64]
+    test_logits: NDArray[np.float32] | None
     weights: str
     num_trained: int
     waited: float
@@ -74,6 +76,7 @@ def fine_tune(
     train: Images,
     val: Images | None,
     *,
+    test: Images | None = None,
     num_classes: int,
     transform: Transform,
     head: SolvedHead | None = None,
@@ -94,6 +97,7 @@ def fine_tune(
         recipe: what `settings_for` gave.
         train: images that are learnt from.
         val: images on which the best epoch and the averages are chosen; None chooses nothing and keeps the last.
+        test: images that are predicted when all is done, and chosen by never.
         num_classes: K.
         transform: the way from an image to the input.
         head: where `light` and `lp_ft` begin, solved on `train` alone; the others begin with a new one.
@@ -178,10 +182,15 @@ def fine_tune(
         failed = np.array(sorted(val_batches.failed), np.int64)
     for each in kept:
         each.remove()
+    test_logits = None
+    if test is not None:
+        test_batches = ImageBatches(test.squares(transform), test.labels, batch_size=64)
+        test_logits = _logits_of(test_batches, num_classes, trainer)(FromPixels(classifier, transform))
     unfreeze(classifier)
     classifier.requires_grad_(False).eval().to("cpu").to(memory_format=torch.contiguous_format)
     return Tuned(
-        classifier=classifier, history=history, val_logits=logits, val_failed=failed, weights=weights,
+        classifier=classifier, history=history, val_logits=logits, val_failed=failed, test_logits=test_logits,
+        weights=weights,
         num_trained=num_trained, waited=batches.waited / max(train_seconds, 1e-9),
         seconds=time.perf_counter() - began,
     )  # fmt: skip

@@ -170,7 +170,7 @@ def _defaults(strategy: str, facts: Facts, asked: dict[str, Any]) -> Recipe:
         "augment": _augment(strategy, n, epochs.value),
         "flip": Choice(False, "off unless asked for: mirrored digits, text and left or right hands are wrong"),
         "cached_views": _cached_views(strategy, facts, epochs.value, asked),
-        "norm_statistics": Choice("batch", "batch norms follow the new images; the moments are kept, as in training"),
+        "norm_statistics": _NORM_STATISTICS[strategy],
         "model_ema": Choice(0.0, "a cosine ends where an average would; off unless asked for"),
         "loss": Choice("cross_entropy", "its probabilities are those of the data; rare classes are adjusted for after"),
         "sampling": Choice("uniform", "every image once an epoch"),
@@ -198,6 +198,13 @@ _LAYER_DECAY = {
     "full": Choice(1.0, "the classical recipe: one rate for all layers"),
     "scratch": Choice(1.0, "nothing is worth keeping"),
 }
+_NORM_STATISTICS = {
+    "light": Choice("frozen", "the solved head fits the features that the kept statistics give"),
+    "lp_ft": Choice("frozen", "the solved head fits the features that the kept statistics give; those of small batches "
+                    "undo it"),
+    "full": Choice("batch", "the classical recipe: batch norms follow the new images"),
+    "scratch": Choice("batch", "there are no statistics yet"),
+}  # fmt: skip
 
 
 def _epochs(strategy: str, n: int) -> Choice:
