@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from regraft.studies.race.costs import Costs
 from regraft.studies.race.evidence import ArmKey, Evidence
 from regraft.studies.race.standing import Standing
@@ -22,11 +25,15 @@ from regraft.types import JSON
 EARLY_TRAININGS = 2
 """At each of the smaller sizes: one could be bad luck."""
 
-DROP_BELOW = 0.05
+DROP_BELOW = 0.03
 """Probability of being best at n under which an arm is dropped after a size is through."""
 
-ENOUGH_TRAININGS = 3
-"""At n, before a race may end early."""
+CONTENDER = 0.03
+"""Who is best with at least this probability must have been judged on every image before a race ends early."""
+
+SETTLED = 0.95
+"""Probability of being good enough at which a race ends early. More than the 0.9 that a choice needs, since a race that
+stops at the first look that says 0.9 stops too often on a lucky one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,3 +170,12 @@ def pick_next(
 
     best = max(open_cells, key=gain)
     return best, open_cells[best]
+
+
+def settled(
+    plan: Plan, evidence: Evidence, alive: Sequence[ArmKey], standing: Standing, p_within: NDArray[np.float64]
+) -> bool:
+    """Whether an arm is good enough beyond doubt, and every contender was judged on every image."""
+    chances = {arm: float(p) for arm, p in zip(standing.arms, standing.p_best, strict=True)}
+    waiting = [a for a in alive if chances.get(a, 1.0) >= CONTENDER and len(evidence.of(a, 0)) < plan.num_folds]
+    return not waiting and all(evidence.of(a, 0) for a in alive) and bool((p_within >= SETTLED).any())

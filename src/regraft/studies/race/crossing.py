@@ -79,6 +79,8 @@ def find_crossing(cheap: Curve | None, costly: Curve | None) -> Crossing:
     low, median, high = np.quantile(at, [0.5 - LEVEL / 2, 0.5, 0.5 + LEVEL / 2], method="inverted_cdf")
     if not np.isfinite(median):
         return _unknown(f"beyond {end} images, or nowhere: not known", small, large)
+    if not np.isfinite(high) and low <= sizes[0] * 1.001:
+        return _unknown(f"not known: anywhere from {sizes[0]:,.0f} images to beyond {end}", small, large)
     top = float(high) if np.isfinite(high) else None
     until = f"{high:,.0f}" if top is not None else f"beyond {end}"
     return Crossing(

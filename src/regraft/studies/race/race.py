@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from regraft.errors import UsageError
 from regraft.progress import Listener
 from regraft.studies.decide import Metric
-from regraft.studies.race.allocation import ENOUGH_TRAININGS, Dropped, current_size, next_cell, pick_next, weed
+from regraft.studies.race.allocation import Dropped, current_size, next_cell, pick_next, settled, weed
 from regraft.studies.race.arms import Arm
-from regraft.studies.race.choose import ENOUGH, within
+from regraft.studies.race.choose import within
 from regraft.studies.race.costs import Costs
 from regraft.studies.race.evidence import ArmKey, Evidence, Measurement
 from regraft.studies.race.outcome import Outcome
@@ -99,7 +99,7 @@ def race(
             listener.say(f"{one.arm} is dropped: {one.reason}")
         if out:
             continue
-        if halvings == 0 and _settled(now, evidence, alive, delta):
+        if halvings == 0 and settled(plan, evidence, alive, now, within(now, delta)):
             ended = "the choice is settled"
             break
         picked = pick_next(plan, evidence, alive, now, work.costs, halvings)
@@ -196,13 +196,6 @@ class _Work:
                         if self.evidence.get(key, cell) is None and spent + cost > REFERENCE_SHARE * self.budget:
                             return
                         self.run(key, cell)
-
-
-def _settled(standing: Standing, evidence: Evidence, alive: Sequence[ArmKey], delta: float) -> bool:
-    """Whether the cheapest arm that is good enough is known, and everyone had their chance."""
-    if any(len(evidence.of(arm, 0)) < ENOUGH_TRAININGS for arm in alive):
-        return False
-    return bool((within(standing, delta) >= ENOUGH + 0.02).any())
 
 
 def _notes(evidence: Evidence) -> list[str]:

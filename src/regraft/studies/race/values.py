@@ -54,7 +54,8 @@ class Resampled:
         self.weights = np.concatenate([everyone, counts[:, groups.index]])
         self.labels, self.num_classes, self.metric, self.num_draws = labels, num_classes, metric, num_draws
         self.index = groups.index
-        self._sums: dict[int, tuple[Measurement, Sums]] = {}
+        self._sums: dict[int, tuple[Measurement, Sums]] = {}  # holds the measurement, so that its id stays its own
+        self._metrics: dict[tuple[int, ...], Floats] = {}
 
     def sums(self, measurement: Measurement) -> Sums:
         """Of one measurement: (1 + B, K) each, the first without resampling."""
@@ -83,13 +84,13 @@ class Resampled:
         by_repeat: dict[int, list[Measurement]] = {}
         for measurement in measurements:
             by_repeat.setdefault(measurement.cell.repeat, []).append(measurement)
-        parts = [self._metric([self.sums(m) for m in found]) for found in by_repeat.values()]
+        parts = [self._metric(found) for found in by_repeat.values()]
         sizes = [sum(len(m.rows) for m in found) for found in by_repeat.values()]
         return centred(np.average(parts, axis=0, weights=sizes))
 
     def each(self, measurements: Sequence[Measurement]) -> Floats:
         """(k, 1 + B): the metric of each measurement alone, not centred."""
-        return np.stack([self._metric([self.sums(m)]) for m in measurements])
+        return np.stack([self._metric([m]) for m in measurements])
 
     def per_class(self, measurements: Sequence[Measurement]) -> Floats:
         """(1 + B, K): F1 (or for accuracies recall) of each class over all measurements, NaN where undefined."""
@@ -100,9 +101,22 @@ class Resampled:
         """Groups that were judged."""
         return len(np.unique(self.index[np.concatenate([m.rows for m in measurements])]))
 
-    def _metric(self, sums: list[Sums]) -> Floats:
-        values = self._added(sums).overall()[self.metric]
-        return np.where(np.isfinite(values), values, values[0])  # a resample may hold none of these images
+    def _metric(self, measurements: Sequence[Measurement]) -> Floats:
+        """(1 + B,), over all images of these at once; as `evaluate.sums.Sums.overall`, one measure instead of five."""
+        key = tuple(id(m) for m in measurements)
+        if key not in self._metrics:
+            found = self._added([self.sums(m) for m in measurements])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                if self.metric == "accuracy":
+                    values = found.hits.sum(axis=1) / found.support.sum(axis=1)
+                else:
+                    sizes = found.support
+                    if self.metric == "macro_f1":
+                        sizes = (found.support + found.answers) / 2
+                    values = np.where(sizes > 0, found.hits / sizes, 0).sum(axis=1) / (sizes > 0).sum(axis=1)
+            # a resample may hold none of these images
+            self._metrics[key] = np.where(np.isfinite(values), values, values[0])
+        return self._metrics[key]
 
     def _added(self, sums: list[Sums]) -> Sums:
         if len(sums) == 1:
