@@ -19,7 +19,7 @@ SIGNATURES = {
     ),
     "ImageClassifier": "*, backbone, image_size, resize, engine, precision, metric, seed, cache_dir",
     "Predictor": "bundle, *, engine, cache_dir",
-    "evaluate": "model, scan, *, seed, listener",
+    "evaluate": "model, scan, *, seed, tta, tta_flip, listener",
     "fit": "data, config, *, listener, **options",
     "load": "path, *, engine, cache_dir",
     "read": "source, *, config, cache_dir, listener, **options",

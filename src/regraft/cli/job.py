@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from regraft.cli.options import CacheDir, Json, RunsDir, print_json
+from regraft.cli.tta import Tta, TtaFlip, change, num_views, print_change
 from regraft.config import FitConfig
 from regraft.errors import UsageError
 
@@ -93,9 +94,16 @@ def fit(data: Path, config: Annotated[FitConfig | None, Parameter(name="*")] = N
 
 
 def evaluate(
-    run: Path, data: Path, *, output: Path | None = None, cache_dir: CacheDir = None, json_: Json = False
+    run: Path,
+    data: Path,
+    *,
+    output: Path | None = None,
+    tta: Tta = "none",
+    tta_flip: TtaFlip = None,
+    cache_dir: CacheDir = None,
+    json_: Json = False,
 ) -> None:
-    """The same measures on other labelled data, which the model has not seen.
+    """The same measures on other labelled data, which the model has not seen; with --tta, also what that changed.
 
     Parameters
     ----------
@@ -119,17 +127,26 @@ def evaluate(
     listener = TerminalListener()
     watch = Stopwatch(listener)
     model = load(run, cache_dir=cache_dir)
+    wanted = model.test_time(num_views(tta), tta_flip)  # a wrong number is refused before the images are read
     with watch.stage("scan"):
         found = read(data, cache_dir=cache_dir, listener=listener)
     with watch.stage("evaluate"):
-        evaluated = evaluate_(model, found, listener=listener)
+        evaluated = evaluate_(model, found, tta=num_views(tta), tta_flip=tta_flip, listener=listener)
+    result = evaluation_json(evaluated) | {"num_excluded": found.num_excluded, "model": str(run)}
     if output is not None:
         write_predictions(output, evaluated.predictions, proba=True)
-    result = evaluation_json(evaluated) | {"num_excluded": found.num_excluded, "model": str(run)}
+    changed = {}
+    if wanted is not None:
+        with watch.stage("without"):
+            changed = change(found.manifest, evaluated, evaluate_(model, found, listener=listener))
+        told = {name: interval.as_dict() for name, interval in changed.items()}
+        result["tta"] = {"num_views": wanted.num_views, "flip": wanted.flip, "change": told}
     if json_:
         print_json(result)
-    else:
-        print_metrics(result)
+        return
+    print_metrics(result)
+    if wanted is not None:
+        print_change(wanted.num_views, changed)
 
 
 def runs(runs_dir: RunsDir = Path("runs"), *, metric: str = "macro_f1", json_: Json = False) -> None:

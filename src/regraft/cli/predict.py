@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from regraft.cli.options import CacheDir, Json
+from regraft.cli.tta import Tta, TtaFlip, num_views
 from regraft.errors import DataError, UsageError
 
 
@@ -24,6 +25,8 @@ def predict(
     *,
     output: Path | None = None,
     proba: Annotated[bool, Parameter(negative="")] = False,
+    tta: Tta = "none",
+    tta_flip: TtaFlip = None,
     engine: Literal["auto", "openvino", "torch", "compiled"] = "auto",
     cache_dir: CacheDir = None,
     json_: Json = False,
@@ -57,7 +60,7 @@ def predict(
         if len(failures) <= 20:
             print(f"image {path!r} cannot be used: {reason}; it has no prediction", file=sys.stderr)
 
-    parts = model.stream(paths, on_failure=on_failure)
+    parts = model.stream(paths, tta=num_views(tta), tta_flip=tta_flip, on_failure=on_failure)
     count = 0
     if output is not None:
         parts = stream_predictions(output, parts, proba=proba)
