@@ -83,7 +83,8 @@ def run(
     ]
     if learners is not None:
         learners.extend(arms)
-    evidence = options.pop("evidence", None) or Evidence(folder, data="drawn")
+    evidence = options.pop("evidence", None)
+    evidence = Evidence(folder, data="drawn") if evidence is None else evidence  # an empty one is false
     return race(
         made, arms, evidence, budget_seconds=budget, class_names=[f"class {k}" for k in range(num_classes)],
         clock=clock, **options,

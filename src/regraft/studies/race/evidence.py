@@ -106,7 +106,7 @@ class Evidence:
 
     def _read(self, path: Path) -> Measurement | None:
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 about = json.loads(arrays["about"].tobytes().decode("utf-8"))
                 if about["format"] != FORMAT or about["data"] != self.data:
                     return None
