@@ -8,12 +8,15 @@ from pathlib import Path
 
 from regraft.config import FitConfig, Settled
 from regraft.errors import BackboneError, UsageError
+from regraft.export.bundle import load_bundle
 from regraft.features.engines import Choice, choose, instead
 from regraft.models.backbones import Backbone, resolve
 from regraft.progress import Listener, Stopwatch
+from regraft.store.runs import CONFIG
 from regraft.studies.options import RankOptions
 from regraft.studies.rank import rank_split
 from regraft.studies.ranking import Ranking
+from regraft.studies.resize import compare_policies, measuring_is_idle
 from regraft.types import Manifest, Split
 
 _ASIDE = ".backbone.safetensors"
@@ -49,7 +52,11 @@ def settle(
     """
     ranking = _rank(manifest, split, config, listener, watch) if config.backbone == "auto" else None
     name = ranking[ranking.pick].backbone if ranking is not None else config.backbone
-    backbone = resolve(name, cache_dir=cache_dir, weights=config.weights, features_from=config.features_from)
+    if config.init_from is not None:
+        backbone = _of_run(config)
+        config = dataclasses.replace(config, resize=backbone.transform.policy)
+    else:
+        backbone = resolve(name, cache_dir=cache_dir, weights=config.weights, features_from=config.features_from)
     choice = choose(config.engine, config.precision)
     backbone, options = _options(config, backbone, choice, len(split.development))
     if ranking is not None:
@@ -61,6 +68,12 @@ def settle(
             raise BackboneError(why_not)
         choice = instead(choice, why_not.removesuffix("; use --engine torch"))
         options["engine"] = Settled("torch", choice.reason.partition("; ")[0].partition(": ")[2])
+    if config.init_from is not None:
+        options["resize"] = Settled(backbone.transform.policy, f"as in the run {config.init_from}")
+        options["image_size"] = Settled(backbone.transform.size, f"as in the run {config.init_from}")
+    if config.resize == "auto":
+        options["resize"] = _resize(config, manifest, split, backbone, choice, ranking, cache_dir, listener, watch)
+        backbone = backbone.at(dataclasses.replace(backbone.transform, policy=options["resize"].value))
     for option, value in options.items():
         listener.say(f"{option} = {value.value}: {value.reason}")
     return Settlement(backbone=backbone, choice=choice, options=options, ir=ir, ranking=ranking)
@@ -113,6 +126,39 @@ def _rank(manifest: Manifest, split: Split, config: FitConfig, listener: Listene
     return ranking
 
 
+def _resize(
+    config: FitConfig, manifest: Manifest, split: Split, backbone: Backbone, choice: Choice, ranking: Ranking | None,
+    cache_dir: Path, listener: Listener, watch: Stopwatch,
+) -> Settled:  # fmt: skip
+    """How an image becomes a square, where nobody said: measured where it can matter and be told."""
+    if config.resume is not None and (recorded := _recorded(config.resume, "resize")) is not None:
+        return recorded  # measured again on another machine, it could come out otherwise
+    if ranking is not None:
+        return Settled("squash", "as the backbones were ranked: the whole image is used, nothing is cut off")
+    if config.strategy == "scratch":
+        return Settled("squash", "the whole image is used, nothing is cut off (no pretrained features to measure by)")
+    development, group_ids = manifest.select(split.development), split.group_ids[split.development]
+    if (why := measuring_is_idle(development.sizes, group_ids)) is not None:
+        return Settled("squash", why)
+    with watch.stage("resize"):
+        found = compare_policies(
+            development, group_ids, backbone, choice=choice, cache_dir=cache_dir, metric=config.metric,
+            seed=config.seed, progress=listener.progress,
+        )  # fmt: skip
+    return Settled(found.policy, found.reason)
+
+
+def _recorded(run: Path, option: str) -> Settled | None:
+    """What an option became in a run that goes on; None where that is not written down."""
+    import yaml
+
+    try:
+        record = yaml.safe_load((run / CONFIG).read_text("utf-8"))
+        return Settled(record["options"][option], str(record["reasons"][option]))
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return None
+
+
 def _options(
     config: FitConfig, backbone: Backbone, choice: Choice, num_development: int
 ) -> tuple[Backbone, dict[str, Settled]]:
@@ -128,15 +174,35 @@ def _options(
         "image_size": Settled(
             size, "asked for" if config.image_size is not None else "what the backbone was trained with"
         ),
-        "resize": Settled(
-            policy, "asked for" if config.resize != "auto" else "the whole image is used, nothing is cut off"
-        ),
+        "resize": Settled(policy, "asked for" if config.resize != "auto" else "to be measured"),
         "engine": Settled(choice.engine, engine_reason.partition(": ")[2]),
         "precision": Settled(choice.precision, precision_reason.partition(": ")[2]),
         "repeats": Settled(
             repeats, "asked for" if config.repeats is not None else f"{n:,} images for development; fewer need more"
         ),
     }
+
+
+def _of_run(config: FitConfig) -> Backbone:
+    """The backbone of a finished run, with its weights and its way from image to input.
+
+    Raises:
+        BundleError: the run has no model, or a damaged one.
+        UsageError: options that a run settles.
+    """
+    assert config.init_from is not None
+    default = FitConfig()
+    names = ("backbone", "weights", "features_from")
+    given = [name for name in names if getattr(config, name) != getattr(default, name)]
+    backbone = load_bundle(config.init_from).backbone
+    given += ["image_size"] if config.image_size not in (None, backbone.transform.size) else []
+    given += ["resize"] if config.resize not in ("auto", backbone.transform.policy) else []
+    given += ["strategy=scratch"] if config.strategy == "scratch" else []
+    if given:
+        raise UsageError(
+            f"a run brings its backbone, weights and input with it: leave out {', '.join(given)}, or --init-from"
+        )
+    return dataclasses.replace(backbone, source=f"weights of the run {config.init_from}")
 
 
 def _converted(backbone: Backbone, cache_dir: Path) -> tuple[Path | None, str]:

@@ -30,7 +30,7 @@ from regraft.files import write_bytes
 from regraft.fit.linear_probe import DEFAULT_TAUS, LinearProbe, fit_linear_probe, nearly_balanced
 from regraft.fit.recipes import Recipe
 from regraft.fit.selection import choose_tau, dense_groups
-from regraft.fit.strategies import Facts, settings_for
+from regraft.fit.strategies import OFF, Facts, settings_for
 from regraft.models.backbones import Backbone, hash_state
 from regraft.outcome import Evaluated, evaluated
 from regraft.progress import Listener, Stopwatch
@@ -263,9 +263,18 @@ def _begin(job: Job, num_images: int, *, has_validation: bool, quiet: bool = Fal
         module = backbone.build()
     recipe = recipe_of(job, module, num_images, has_validation=has_validation)
     if not quiet:
-        for name, choice in recipe.items():
-            job.listener.say(f"{name} = {choice.value}: {choice.reason}")
+        _tell(job.listener, recipe)
     return module, recipe
+
+
+def _tell(listener: Listener, recipe: Recipe) -> None:
+    """Every setting with its reason; those that are off share a line."""
+    off = [name for name, choice in recipe.items() if choice.reason.startswith(OFF)]
+    for name, choice in recipe.items():
+        if name not in ("strategy", *off):
+            listener.say(f"{name} = {choice.value}: {choice.reason}")
+    if off:
+        listener.say(f"{OFF}: {', '.join(off)}")
 
 
 def _train(

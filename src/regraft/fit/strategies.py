@@ -25,6 +25,8 @@ _LP_FT = "LP-FT (Kumar et al. 2022)"
 _FASTAI = "fastai's fine_tune (Howard & Gugger 2020)"
 _BIT = "BiT-HyperRule (Kolesnikov et al. 2020)"
 _KEEP_BYTES = 2 * 2**30
+OFF = "off unless asked for"
+"""How the reason of a setting begins that is not used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +154,7 @@ def _defaults(strategy: str, facts: Facts, asked: dict[str, Any]) -> Recipe:
         "strategy": Choice(strategy, "asked for"),
         "epochs": epochs,
         "batch_size": batch,
-        "grad_accum_steps": Choice(1, f"{batch.value} images fit in memory; where they do not, a batch is cut"),
+        "grad_accum_steps": Choice(1, f"{OFF}: a batch that does not fit in memory is cut"),
         "optimizer": Choice("adamw", f"{_FASTAI}: Adam with decoupled decay; rates fit convolutions and attention"),
         "lr": _LR[strategy],
         "weight_decay": Choice(0.05 if scratch else 0.01, "DeiT's (Touvron et al. 2021)" if scratch else _FASTAI),
@@ -164,17 +166,17 @@ def _defaults(strategy: str, facts: Facts, asked: dict[str, Any]) -> Recipe:
             0.0 if solved_head else 0.1,
             "the solved head was fitted without" if solved_head else "Szegedy et al. 2016, as in timm's recipes",
         ),
-        "mixup_alpha": Choice(0.0, f"{_BIT}: only from 20,000 images on" if n < 20_000 else "off unless asked for"),
-        "cutmix_alpha": Choice(0.0, "off unless asked for"),
-        "drop_path": Choice(0.0, "off unless asked for"),
+        "mixup_alpha": Choice(0.0, f"{OFF}; {_BIT} takes it from 20,000 images on"),
+        "cutmix_alpha": Choice(0.0, OFF),
+        "drop_path": Choice(0.0, OFF),
         "augment": _augment(strategy, n, epochs.value),
-        "flip": Choice(False, "off unless asked for: mirrored digits, text and left or right hands are wrong"),
+        "flip": Choice(False, f"{OFF}: mirrored digits, text and left or right hands are wrong"),
         "cached_views": _cached_views(strategy, facts, epochs.value, asked),
         "norm_statistics": _NORM_STATISTICS[strategy],
-        "model_ema": Choice(0.0, "a cosine ends where an average would; off unless asked for"),
+        "model_ema": Choice(0.0, f"{OFF}: a cosine ends where an average would"),
         "loss": Choice("cross_entropy", "its probabilities are those of the data; rare classes are adjusted for after"),
         "sampling": Choice("uniform", "every image once an epoch"),
-        "patience": Choice(0, "the schedule ends near zero; stopping before would leave that out"),
+        "patience": Choice(0, f"{OFF}: the schedule ends near zero, and stopping before leaves that out"),
         "averaging": Choice(
             facts.has_validation,
             "averages of weights are tried on the validation images, and taken where these say so"
@@ -182,7 +184,7 @@ def _defaults(strategy: str, facts: Facts, asked: dict[str, Any]) -> Recipe:
             else "there are no validation images to judge them by",
         ),
         "training_precision": Choice("auto", "bf16 or fp16 on a GPU; fp32 on a CPU, where bf16 is half as fast"),
-        "compile": Choice(False, "compiling takes longer than a short fit"),
+        "compile": Choice(False, f"{OFF}: compiling takes longer than a short fit"),
     }  # fmt: skip
 
 
@@ -237,7 +239,7 @@ def _augment(strategy: str, n: int, epochs: int) -> Choice:
 
 def _cached_views(strategy: str, facts: Facts, epochs: int, asked: dict[str, Any]) -> Choice:
     if strategy != "light":
-        return Choice(0, "no part of the backbone is frozen")
+        return Choice(0, f"{OFF}: no part of the backbone is frozen")
     if facts.activation_bytes is None:
         return Choice(0, "the backbone cannot be cut behind its frozen part")
     room = int(_KEEP_BYTES // max(facts.activation_bytes * facts.num_images, 1))
