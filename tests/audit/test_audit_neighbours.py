@@ -58,6 +58,14 @@ def test_a_row_of_zeros_is_similar_to_nothing():
     assert similarity[0].tolist() == [0.0, 0.0]
 
 
+def test_centred_is_the_search_among_differences_from_the_mean():
+    rng = np.random.default_rng(0)
+    features = (rng.standard_normal((50, 6)) + 9).astype(np.float16)
+    indices, _ = nearest(features, 4, centre=True, chunk=7)
+    wanted, _ = reference(features - features.mean(axis=0, dtype=np.float64), 4, np.arange(50))
+    assert indices.tolist() == wanted.tolist()
+
+
 def test_wrong_arguments_are_named():
     features = np.ones((3, 2), np.float32)
     with pytest.raises(UsageError, match="k=0"):
