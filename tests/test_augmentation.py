@@ -24,6 +24,7 @@ from regraft import augmentation
 from regraft.augmentation import Augmentation, eval_view, preview, train_view, views
 from regraft.augmentation.mixing import Mixing, to_input
 from regraft.augmentation.operations import OPERATIONS, trivial_augment
+from regraft.augmentation.sheet import preview_policies
 from regraft.errors import DataError, ImageError, UsageError
 from regraft.images import Transform, preprocess
 
@@ -301,10 +302,43 @@ def test_the_sheet_shows_original_evaluation_and_views() -> None:
     first = train_view(files[2], SMALL, chosen, epoch=0, index=2)
     np.testing.assert_array_equal(sheet[64:96, 94:126], first)
     assert Image.open(io.BytesIO(preview(files, SMALL, chosen, format="JPEG"))).format == "JPEG"
+    with pytest.raises(UsageError, match="a view at least"):
+        preview(files, SMALL, chosen, num_views=0)
     with pytest.raises(DataError, match="none among 1"):
         preview([b""], SMALL, chosen)
     with pytest.raises(UsageError, match="PNG or JPEG"):
         preview(files, SMALL, chosen, format="GIF")
+
+
+def test_the_sheet_of_policies_shows_all_three_and_what_a_crop_keeps() -> None:
+    files = [png(1, size=(40, 80)), b"broken", png(2, size=(60, 30))]
+    failures: list[int] = []
+    picture = preview_policies(files, SMALL, cell=32, on_failure=lambda number, reason: failures.append(number))
+    assert failures == [1]
+    sheet = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    assert sheet.shape == (26 + 2 * 38, 18 + 4 * 38, 3)
+    for row, data in enumerate((files[0], files[2])):
+        top = 26 + 38 * row
+        for column, policy in enumerate(POLICIES, start=1):
+            left = 18 + 38 * column
+            expected = eval_view(data, replace(SMALL, policy=policy))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(sheet[top : top + 32, left : left + 32], expected)
+    red = (sheet[26:58, 6:38] == (220, 30, 30)).all(axis=2)  # a square of 7/8 of 16 px in the middle of 32
+    assert (np.flatnonzero(red.any(axis=0))[[0, -1]] == (9, 22)).all()
+    assert (np.flatnonzero(red.any(axis=1))[[0, -1]] == (9, 22)).all()
+    with pytest.raises(DataError, match="none among 1"):
+        preview_policies([b""], SMALL)
+
+
+def test_the_verb_shows_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from regraft.cli import main
+
+    data = draw_folder(tmp_path / "photos", per_class=2)
+    monkeypatch.chdir(tmp_path)
+    assert main(["preview", str(data), "--resize", "--num-images", "3"]) == 0
+    with Image.open(tmp_path / "preview-resize.png") as picture:
+        assert picture.size == (18 + 4 * 166, 26 + 3 * 166)
+    assert main(["preview", str(data), "--resize"]) == 2
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

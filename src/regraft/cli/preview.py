@@ -1,10 +1,12 @@
-"""A picture of what an augmentation does to one's own images, before any training."""
+"""A picture of what an augmentation, or each resize policy, does to one's own images, before any training."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from regraft.errors import UsageError
 
@@ -14,6 +16,7 @@ def preview(
     *,
     augment: Literal["none", "light", "medium"] = "light",
     flip: bool = False,
+    resize: Annotated[bool, Parameter(negative="")] = False,
     policy: Literal["squash", "crop", "pad"] = "squash",
     size: int = 224,
     num_images: int = 8,
@@ -23,6 +26,8 @@ def preview(
 ) -> None:
     """What an augmentation does to your images: a picture with each as it is, as evaluated and as trained on.
 
+    With --resize instead what squash, crop and pad make of them, side by side.
+
     Parameters
     ----------
     data
@@ -31,6 +36,8 @@ def preview(
         none, light (random crops of half the area or more) or medium (smaller crops, one random operation, erasing).
     flip
         Also mirror at random. Look before you ask for it: mirrored digits, text and left or right hands are wrong.
+    resize
+        Show the three ways in which an image becomes a square, and what a crop would cut off.
     policy
         How an image becomes a square: squash, crop the centre, or pad.
     size
@@ -42,7 +49,7 @@ def preview(
     seed
         Of the choice and of the views.
     output
-        A .png or .jpg file; by default preview-LEVEL.png here, which must not exist yet.
+        A .png or .jpg file; by default preview-LEVEL.png (preview-resize.png) here, which must not exist yet.
     """
     from regraft.augmentation import Augmentation, sheet
     from regraft.data import list_images
@@ -50,7 +57,7 @@ def preview(
     from regraft.images import Transform
     from regraft.types import printable
 
-    target = output or Path(f"preview-{augment}.png")
+    target = output or Path("preview-resize.png" if resize else f"preview-{augment}.png")
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
     if target.suffix.lower() not in formats:
         raise UsageError(f"a preview is a .png or .jpg file: {str(target)!r}")
@@ -74,9 +81,16 @@ def preview(
             names.append(str(paths[number]))
         except OSError as error:
             left_out(str(paths[number]), error.strerror or str(error))
-    picture = sheet.preview(
-        chosen, Transform(size=size, policy=policy), augmentation, num_views=num_views,
-        format=formats[target.suffix.lower()], on_failure=lambda number, reason: left_out(names[number], reason),
-    )  # fmt: skip
+
+    def on_failure(number: int, reason: str) -> None:
+        left_out(names[number], reason)
+
+    transform, form = Transform(size=size, policy=policy), formats[target.suffix.lower()]
+    if resize:
+        picture = sheet.preview_policies(chosen, transform, format=form, on_failure=on_failure)
+    else:
+        picture = sheet.preview(
+            chosen, transform, augmentation, num_views=num_views, format=form, on_failure=on_failure
+        )  # fmt: skip
     write_bytes(target, picture)
     print(target)
