@@ -63,8 +63,9 @@ def estimate_noise(
     """Intervals around what a noise model says.
 
     Two sources of error are added: drawing other groups (bootstrap of whole groups, of 2,000 rows and scaled, with the
-    model refitted on each), and believing other judges (the jackknife over the judges). Neither knows of a mistake that
-    all judges share: images that all of them hold for another class count as wrong labels.
+    model refitted on each), and believing other judges (the jackknife over the judges). A judge that
+    knows next to nothing widens the second. Neither knows of a mistake that all judges share: images that all of them
+    hold for another class count as wrong labels.
 
     Args:
         model: fitted on these images, or on a part of them.
