@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 class Listener:
@@ -18,6 +19,19 @@ class Listener:
 
     def progress(self, done: int, total: int) -> None:
         """Within the current stage; may be called from several threads, one at a time."""
+
+    def stepped(self, step: int, steps: int | None, loss: float, images_per_second: float) -> None:
+        """After optimiser step `step` of `steps` in the whole training (None where unknown); called for each one."""
+
+    def epoch(self, row: Mapping[str, Any], epochs: int, *, metric: str, is_best: bool) -> None:
+        """After an evaluation in training.
+
+        Args:
+            row: as in `metrics.jsonl`; numbers that are not finite are None.
+            epochs: how many are planned at most.
+            metric: the name in `row` that decides.
+            is_best: whether it was never better.
+        """
 
     def say(self, text: str) -> None:
         """One line that people should read: what was understood, decided, left out."""

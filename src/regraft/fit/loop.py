@@ -182,7 +182,7 @@ class Trainer:
                     measures = self._evaluate(evaluate)
                 except BrokenOffError:
                     self._interrupted()
-                self._finish_epoch(measures, finished=finished)
+                self._finish_epoch(measures, finished=finished, epochs=epochs)
                 self._interrupted()
         self._finish(why)
         self._call("on_fit_end", self.history)
@@ -213,6 +213,8 @@ class Trainer:
                 seconds = plan.clock() - began
                 at.stepped(group, loss, seconds)
                 self._pace.stepped(seconds)
+                images = at.images * self.processes.world
+                self.listener.stepped(at.step, self.plan.total, loss, images / max(at.train_seconds, 1e-9))
                 self._call("on_step_end", at.step, loss)
                 self._after_step()
                 began = plan.clock()
@@ -286,7 +288,7 @@ class Trainer:
             autocast=self.step.autocast, processes=self.processes, between=self._break_off,
         )  # fmt: skip
 
-    def _finish_epoch(self, measures: dict[str, float], *, finished: bool) -> None:
+    def _finish_epoch(self, measures: dict[str, float], *, finished: bool, epochs: int) -> None:
         """The row, the best weights, the checkpoint."""
         at = self.position
         loss_sum, images = self.processes.sum([at.loss_sum, at.images])
@@ -313,6 +315,7 @@ class Trainer:
         if self._save_last():
             self._kept.keep_good(self.model)
         self._pace.evaluated(plan.clock() - self._began_evaluation)
+        self.listener.epoch(row, epochs, metric=self.metric, is_best=at.best_row == len(self.history.rows) - 1)
         self._call("on_epoch_end", row)
         self._agreed.mean()
 
