@@ -21,6 +21,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "describe": ("models", "Lay a model open: modules, shapes, costs, and where its classifier begins."),
     "backbones": ("models", "Which pretrained models there are, with size, licence, and whether they are at hand."),
     "rank": ("rank", "Measure backbones on labelled images and say which one to take."),
+    "balance": ("balance", "What to do about classes with few images: every remedy compared, and which to use."),
+    "race": ("race", "Which strategy, measured: frozen features or fine-tuning, how sure, and what would change it."),
     "similarity": ("rank", "How far the images are from what a backbone was trained on."),
     "fit": ("job", "Fit a classifier and estimate honestly how good it is; the last line is the run's folder."),
     "preview": ("preview", "A picture of what an augmentation does to your images, before any training."),

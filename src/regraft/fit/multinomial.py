@@ -232,8 +232,9 @@ def _search(
     first, second = np.zeros(count), np.zeros(count)
     many = backend.device is not None
     curvature = np.zeros((count, classes, classes)) if classes <= _MAX_KRONECKER_CLASSES else np.zeros((count, classes))
-    length = max(1, min(num, backend.block // (classes * (count if many else 1))))
-    for problem in [slice(0, count)] if many else [slice(b, b + 1) for b in range(count)]:
+    together = count if many else max(1, backend.block // (classes * num))  # small problems share a slice
+    length = max(1, min(num, backend.block // (classes * together)))
+    for problem in [slice(b, min(b + together, count)) for b in range(0, count, together)]:
         size = backend.put(step[problem].astype(np.float32))[:, None, None]
         for begin in range(0, num, length):
             rows = slice(begin, min(begin + length, num))
