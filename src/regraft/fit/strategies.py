@@ -189,14 +189,18 @@ def _defaults(strategy: str, facts: Facts, asked: dict[str, Any]) -> Recipe:
 
 
 _LR = {
-    "light": Choice(1e-3, f"{_FASTAI}: the rate of its last phase at the head"),
-    "lp_ft": Choice(1e-3, f"{_FASTAI}: the rate of its last phase at the head; {_LP_FT}: from the solved head"),
+    "light": Choice(3e-4, f"a third of {_FASTAI}: the head is solved already, a larger rate undoes it first (ours)"),
+    "lp_ft": Choice(
+        5e-4, f"half of {_FASTAI}: {_LP_FT} begins with a solved head, a larger rate undoes it first (ours)"
+    ),
     "full": Choice(1e-3, "timm's recipes for AdamW with small batches"),
     "scratch": Choice(2e-3, "everything has to be learnt: twice that of fine-tuning"),
 }
 _LAYER_DECAY = {
     "light": Choice(1.0, "what is trained lies close to the head"),
-    "lp_ft": Choice(0.75, "early layers are general, move them less (Clark et al. 2020; He et al. 2022, table 9)"),
+    "lp_ft": Choice(
+        0.9, "early layers are general, move them less (Clark et al. 2020); a ninth at sixteen blocks' depth"
+    ),
     "full": Choice(1.0, "the classical recipe: one rate for all layers"),
     "scratch": Choice(1.0, "nothing is worth keeping"),
 }
