@@ -40,6 +40,7 @@ class Learner:
     alike: float = 0.7
     wrong_estimate: float = 1.0
     backbone: str = "drawn"
+    version: str = ""
     images: int = 0
     trained: list = field(default_factory=list)
 

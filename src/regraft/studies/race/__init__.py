@@ -3,6 +3,7 @@
 study.py        from a folder of images to an outcome: the outline
 race.py         the race itself: arms, evidence, a budget, a clock
 arms.py         what races: a protocol, and the solved head
+tuned_arm.py    the strategies that train a network
 subsets.py      folds and nested subsets: the occasions that all arms share
 evidence.py     what was measured, a file a measurement
 values.py       metrics under resampled images; the spread between trainings

@@ -15,6 +15,7 @@ from regraft.features.engines import num_cores
 from regraft.fit.linear_probe import fit_linear_probe
 from regraft.fit.ridge import fit_ridge
 from regraft.studies.decide import Metric
+from regraft.studies.race.evidence import ArmKey
 
 NUM_STRENGTHS = 6
 """From 0.3 to 0.0003 of the ridge's penalty: there the out-of-fold loss is lowest, for a third of the head's own 20."""
@@ -42,6 +43,7 @@ class Arm(Protocol):
     Attributes:
         name: strategy: linear_probe, light, lp_ft, full or scratch.
         backbone: name of the backbone.
+        version: names the settings, weights and transform: evidence of others does not count.
     """
 
     @property
@@ -50,6 +52,9 @@ class Arm(Protocol):
     @property
     def backbone(self) -> str: ...
 
+    @property
+    def version(self) -> str: ...
+
     def estimate_seconds(self, num_train: int) -> float:
         """What training on so many images and answering about the others will take, before any was measured."""
         ...
@@ -57,6 +62,11 @@ class Arm(Protocol):
     def measure(self, train_rows: NDArray[np.int64], eval_rows: NDArray[np.int64], seed: int) -> Answers:
         """Train on some development images and answer about others; what they are called is not to be looked at."""
         ...
+
+
+def key_of(arm: Arm) -> ArmKey:
+    """What an arm is known by in the evidence."""
+    return ArmKey(strategy=arm.name, backbone=arm.backbone, version=arm.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,6 +81,7 @@ class LinearProbeArm:
         hashes: uint8 (N, 32).
         backbone: its name.
         metric: what the correction for rare classes is chosen for.
+        version: the features' fingerprint.
         name: the strategy.
     """
 
@@ -81,6 +92,7 @@ class LinearProbeArm:
     hashes: NDArray[np.uint8]
     backbone: str
     metric: Metric = "macro_f1"
+    version: str = ""
     name: str = field(default="linear_probe", init=False)
 
     def estimate_seconds(self, num_train: int) -> float:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
+from regraft.evaluate import charts
 from regraft.evaluate.charts import Scale, ticks
 from regraft.studies.race.card_png import headline
 from regraft.studies.race.outcome import Outcome, Raced
@@ -44,6 +46,23 @@ def html_fragment(outcome: Outcome) -> str:
 of the best. {_standing(outcome)}</p>
 <ul class="sentences">{more}</ul>
 </section>"""
+
+
+def html_page(outcome: Outcome, *, title: str) -> str:
+    """The section as a page of its own that loads nothing."""
+    css = (Path(charts.__file__).parent / "report.css").read_text("utf-8")
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<title>{escape(title)} · strategies raced by regraft</title><link rel="icon" href="data:,">
+<style>{css}
+@media (min-width: 1px) {{ .page {{ display: block; max-width: 980px; }} }}</style></head>
+<body><div class="page"><main>
+<p class="kicker"><bdi>{escape(title)}</bdi></p>
+{html_fragment(outcome)}
+</main></div></body></html>
+"""
 
 
 def chart(outcome: Outcome) -> str:

@@ -22,10 +22,17 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmKey:
-    """Which arm: a strategy on a backbone."""
+    """Which arm: a strategy on a backbone.
+
+    Attributes:
+        strategy: linear_probe, light, lp_ft, full or scratch.
+        backbone: its name.
+        version: names the settings, weights and transform; evidence of others is another arm's.
+    """
 
     strategy: str
     backbone: str
+    version: str = ""
 
     def __str__(self) -> str:
         return f"{self.strategy} on {self.backbone}"
@@ -122,5 +129,5 @@ class Evidence:
     def _file_name(self, measurement: Measurement) -> str:
         """Short, printable and the arm's own, whatever its backbone is called."""
         arm, cell = measurement.arm, measurement.cell
-        who = blake3("\0".join((self.data, arm.strategy, arm.backbone)).encode("utf-8", "surrogateescape"))
+        who = blake3("\0".join((self.data, arm.strategy, arm.backbone, arm.version)).encode("utf-8", "surrogateescape"))
         return f"{who.hexdigest()[:16]}-h{cell.halvings}-r{cell.repeat}-f{cell.fold}-s{cell.seed}.npz"

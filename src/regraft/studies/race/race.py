@@ -18,7 +18,7 @@ from regraft.errors import UsageError
 from regraft.progress import Listener
 from regraft.studies.decide import Metric
 from regraft.studies.race.allocation import Dropped, current_size, next_cell, pick_next, settled, weed
-from regraft.studies.race.arms import Arm
+from regraft.studies.race.arms import Arm, key_of
 from regraft.studies.race.choose import within
 from regraft.studies.race.costs import Costs
 from regraft.studies.race.evidence import ArmKey, Evidence, Measurement
@@ -72,7 +72,7 @@ def race(
         UsageError: no arm is a `linear_probe`, two arms are the same, or the budget is not above 0.
     """
     listener = listener if listener is not None else Listener()
-    by_key = {ArmKey(strategy=arm.name, backbone=arm.backbone): arm for arm in arms}
+    by_key = {key_of(arm): arm for arm in arms}
     probes = [key for key in by_key if key.strategy == "linear_probe"]
     if not probes or len(by_key) != len(arms):
         raise UsageError(f"a race needs a linear_probe and different arms: got {[str(key) for key in by_key]}")

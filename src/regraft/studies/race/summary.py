@@ -162,7 +162,9 @@ def _cleaning(
 ) -> Interval:
     """What the probe gains when it learns without the likely label errors; both are judged without them."""
     which = blake3(np.packbits(suspects).tobytes()).hexdigest()[:8]
-    key = ArmKey(strategy=f"{reference.strategy} without label issues {which}", backbone=reference.backbone)
+    key = ArmKey(
+        strategy=reference.strategy, backbone=reference.backbone, version=f"{reference.version} without {which}"
+    )
     pairs = []
     for cell in plan.cells(0):
         before = evidence.get(reference, cell)
