@@ -15,6 +15,7 @@ from regraft.data import Scan
 from regraft.errors import ImageError
 from regraft.evaluate.metrics import reliability_bins
 from regraft.evaluate.report import ReportContents, write_report
+from regraft.evaluate.report_training import Training
 from regraft.fit.linear_probe import LinearProbe
 from regraft.images import decode
 from regraft.outcome import Evaluated
@@ -34,8 +35,9 @@ def write_run_report(
     result: JSON,
     settled: dict[str, Settled],
     command: str,
+    training: Training | None = None,
 ) -> None:
-    """Write `report.html` for a fit."""
+    """Write `report.html` for a fit; with `training` also how it went."""
     predictions = estimate.predictions
     assert predictions.labels is not None
     contents = ReportContents(
@@ -52,6 +54,7 @@ def write_run_report(
         path=[dataclasses.asdict(row) for row in probe.path],
         chosen=probe.chosen_strength,
         choice=probe.reason,
+        training=training,
         thumbnail=lambda image, pixels: thumbnail(manifest.root / image, pixels),
         image_examples=_examples(manifest),
     )

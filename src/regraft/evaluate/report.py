@@ -21,8 +21,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from regraft.evaluate import report_facts, report_results, wording
+from regraft.evaluate import report_facts, report_results, report_training, wording
 from regraft.evaluate.metrics import ReliabilityBin
+from regraft.evaluate.report_training import Training
 from regraft.files import write_bytes
 from regraft.types import JSON, Finding, Predictions
 
@@ -58,6 +59,7 @@ class ReportContents:
         path: {"strength", "log_loss", "log_loss_se", "accuracy", "macro_f1"} per strength; empty without a path.
         chosen: which entry of `path` was chosen.
         choice: how strength and logit adjustment were chosen, in words.
+        training: the course of a training, or None where only a head was solved.
         thumbnail: (path, most pixels a side) → JPEG bytes, or None where the image cannot be shown.
         image_examples: a few paths per class.
     """
@@ -75,6 +77,7 @@ class ReportContents:
     path: Sequence[Mapping[str, Any]] = ()
     chosen: int | None = None
     choice: str = ""
+    training: Training | None = None
     thumbnail: Callable[[str, int], bytes | None] = field(default=lambda _path, _pixels: None)
     image_examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -136,6 +139,8 @@ def _view(contents: ReportContents) -> JSON:
         "few": wording.FEW,
         "mistakes": mistakes,
         "path": report_results.path(contents.path, contents.chosen),
+        "training": report_training.training(contents.training),
+        "has_head": contents.training is None or bool(contents.path or contents.choice),
         "choice": wording.sentence(wording.clipped(contents.choice, 1000)),
         "timing": report_facts.timing(result.get("seconds") or {}),
         "options": report_facts.options(contents.config),
