@@ -177,7 +177,9 @@ def test_the_sample_is_stratified_whole_groups_and_independent_of_order(tmp_path
 class TestIdle:
     def test_square_images(self):
         sizes = np.full((500, 2), 64, np.int32)
-        assert "all images are square" in (measuring_is_idle(sizes, np.arange(500)) or "")
+        assert "all images are square:" in (measuring_is_idle(sizes, np.arange(500)) or "")
+        sizes[:300, 1] = 70
+        assert "all images are nearly square:" in (measuring_is_idle(sizes, np.arange(500)) or "")
         sizes[:20, 1] = 100
         assert "96% of the images" in (measuring_is_idle(sizes, np.arange(500)) or "")
         sizes[:40, 1] = 100

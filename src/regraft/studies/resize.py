@@ -81,10 +81,13 @@ def measuring_is_idle(sizes: NDArray[np.int32], group_ids: NDArray[np.int64]) ->
         group_ids: int64 (n,).
     """
     sides = np.maximum(sizes, 1).astype(np.float64)
-    elongated = float((sides.max(axis=1) / sides.min(axis=1) > ELONGATED).mean()) if len(sides) else 0.0
-    if elongated <= ELONGATED_SHARE:
-        which = "all images are" if elongated == 0 else f"{1 - elongated:.0%} of the images are"
-        return f"{which} square or nearly so: nothing is much stretched, and nothing is cut off"
+    ratios = sides.max(axis=1) / sides.min(axis=1)
+    if (ratios == 1).all():
+        return "all images are square: nothing is stretched, cut off or framed"
+    nearly = float((ratios <= ELONGATED).mean())
+    if nearly >= 1 - ELONGATED_SHARE:
+        which = "all images" if nearly == 1 else f"{nearly:.0%} of the images"
+        return f"{which} are nearly square: nothing is much stretched, and nothing is cut off"
     num_groups = len(np.unique(group_ids))
     if num_groups < FEWEST:
         return (
