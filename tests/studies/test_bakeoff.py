@@ -91,16 +91,18 @@ def test_the_choice_can_be_replayed(skewed_result):
 
 
 def test_noise_gets_nothing_and_no_flattery():
-    """Features without information: every remedy is as good as chance, and the corrected value says so."""
-    x, labels = skewed([90, 30, 30], apart=0.0)
-    found = bake_off(
-        x, labels, class_names=("a", "b", "c"), folds=dealt(labels), group_ids=np.arange(150), only=QUICK,
-        metric="balanced_accuracy",
-    )  # fmt: skip
-    assert found.pick == "nothing"
-    assert found.reason.startswith("Use nothing")
-    assert found.corrected < 0.43
-    assert found.gain.estimate == 0
+    """Features without information: the remedies are as good as chance, and the corrected value stays near it."""
+    corrected, picks = [], []
+    for seed in range(6):
+        x, labels = skewed([90, 30, 30], apart=0.0, seed=seed)
+        found = bake_off(
+            x, labels, class_names=("a", "b", "c"), folds=dealt(labels), group_ids=np.arange(150),
+            only=("logit_adjustment", "nearest_mean"), metric="balanced_accuracy", seed=seed,
+        )  # fmt: skip
+        corrected.append(found.corrected)
+        picks.append(found.pick)
+    assert picks.count("nothing") >= 4
+    assert np.mean(corrected) < 0.37
 
 
 def test_nearly_balanced_classes_need_nothing():
@@ -113,7 +115,7 @@ def test_nearly_balanced_classes_need_nothing():
 def test_two_classes_one_image_and_many_classes():
     _, found = compared([40, 8])
     assert np.isfinite([row.log_loss for row in found.rows]).all()
-    labels, found = compared([40, 20, 1], class_names=("a", "b", "c", "empty"))
+    _, found = compared([40, 20, 1], class_names=("a", "b", "c", "empty"))
     assert all(np.isfinite(found.oof_logits(row.name)).all() for row in found.rows)
     assert found.rows[0].bands["few"] == 0  # the one image is never known while it is held out
     assert found.class_counts.tolist() == [40, 20, 1, 0]
@@ -138,9 +140,13 @@ def test_bands_by_number_or_by_thirds():
     assert class_bands(np.array([10, 5]))[0]["few"] == [0, 1]
 
 
-def test_the_simplest_within_its_slack():
-    assert simplest(np.array([0.5, 0.6, 0.61]), np.array([0.05, 0.02, 0.0])) == 1
-    assert simplest(np.array([0.6, 0.6]), np.array([0.0, 0.0])) == 0
+def test_the_simplest_that_none_beats():
+    reach = np.full((3, 3), 0.05)
+    assert simplest(np.array([0.5, 0.6, 0.61]), reach) == 1
+    assert simplest(np.array([0.57, 0.6, 0.61]), reach) == 0
+    reach[0, 1] = 0.02  # the second is not the best, but surely better than the first
+    assert simplest(np.array([0.57, 0.6, 0.61]), reach) == 1
+    assert simplest(np.array([0.6, 0.6]), np.zeros((2, 2))) == 0
 
 
 def test_groups_widen_what_is_within_noise():

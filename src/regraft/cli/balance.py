@@ -121,7 +121,7 @@ def _print_table(found: BakeOff) -> None:
     for row in found.rows:
         gap = row.difference
         changed = "" if row.name == "nothing" else f"{gap.estimate:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
-        said = "best" if row.name == found.best else "within noise of it" if row.within_noise else ""
+        said = "best" if row.name == found.best else "" if row.unbeaten else "beaten"
         table.append(
             (
                 "→" if row.name == found.pick else "", row.title, row.setting, f"{row.macro_f1:.3f}",

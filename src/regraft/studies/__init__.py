@@ -16,4 +16,8 @@ similarity.py       how far the images are from what the backbone was trained on
 profile.py          that, as values
 activations.py      what the layers of a network see
 references.py       crops of photographs, and noise
+balance.py          what to do about small classes: the outline, from images to the answer
+bakeoff.py          every remedy on the same features and folds, as a table, a choice and a head
+remedy_choice.py    paired differences by groups, the simplest that none beats, what choosing flatters
+bakeoff_card.py     that, as a picture
 """

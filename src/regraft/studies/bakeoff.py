@@ -1,5 +1,5 @@
 """What to do about classes with few images: every remedy on the same cached features and folds, and the simplest that
-is within noise of the best.
+no other beats beyond noise.
 
     lay out (fit.bench) → try each remedy, tuned inside the folds (fit.remedies) → compare in pairs, by groups
     (remedy_choice.py) → BakeOff: a table, a choice with its reason, and a linear head
@@ -22,7 +22,7 @@ from regraft.fit.linear_probe import BALANCED_RATIO
 from regraft.fit.remedies import REMEDIES, Tried, remedies_for, try_remedy
 from regraft.fit.selection import Metric
 from regraft.progress import Listener
-from regraft.studies.remedy_choice import Choice, Tally, choose_remedy, simplest
+from regraft.studies.remedy_choice import Choice, Tally, choose_remedy, simplest, unbeaten
 from regraft.types import JSON, Interval, printable
 
 MANY, FEW = 100, 20
@@ -44,7 +44,7 @@ class Row:
         temperature: of the head on all images.
         difference: the metric minus that of nothing, with interval.
         difference_to_best: the metric minus the best's, with interval.
-        within_noise: it could be as good as the best; the best is the best of many (`remedy_choice.choose_remedy`).
+        unbeaten: no other is better beyond noise, all of them looked at (`remedy_choice.choose_remedy`).
         seconds: wall time; those on the plain head are quick once it is solved.
     """
 
@@ -59,7 +59,7 @@ class Row:
     temperature: float
     difference: Interval
     difference_to_best: Interval
-    within_noise: bool
+    unbeaten: bool
     seconds: float
 
     def as_dict(self) -> JSON:
@@ -68,7 +68,7 @@ class Row:
             "remedy": self.name, "setting": self.setting, "macro_f1": self.macro_f1,
             "balanced_accuracy": self.balanced_accuracy, "accuracy": self.accuracy, "recall": self.bands,
             "log_loss": self.log_loss, "temperature": self.temperature, "difference": self.difference.as_dict(),
-            "difference_to_best": self.difference_to_best.as_dict(), "within_noise_of_best": self.within_noise,
+            "difference_to_best": self.difference_to_best.as_dict(), "unbeaten": self.unbeaten,
             "seconds": round(self.seconds, 3),
         }  # fmt: skip
 
@@ -130,7 +130,7 @@ class BakeOff:
             return self._choice.pick
         sizes = np.bincount(groups.index, minlength=groups.number)
         counts = np.bincount(groups.index, np.asarray(weights, np.float64), groups.number) / sizes
-        return simplest(self._tally.values(self.metric, counts[None])[0], self._choice.slack)
+        return simplest(self._tally.values(self.metric, counts[None])[0], self._choice.reach)
 
     @property
     def reason(self) -> str:
@@ -146,12 +146,13 @@ class BakeOff:
         if self.pick == "nothing":
             return (
                 f"Use nothing: the best remedy, {best.title}, changes the {metric} by {_points(best.difference)}, "
-                "which is within noise; more images of the small classes would tell."
+                "which is within noise for the best of so many; more images of the small classes would tell."
             )
         if self.pick == self.best:
-            why = "the best, and nothing simpler is within noise of it"
+            why = "the best, and it beats all simpler ones beyond noise"
         else:
-            why = f"the simplest within noise of the best ({best.title}: {_points(best.difference)})"
+            leader = f"{best.title}, {_points(best.difference)}"
+            why = f"the simplest that no other beats beyond noise (best by estimate: {leader})"
         return f"Use {pick.title}{setting}: the {metric} changes by {_points(pick.difference)} against nothing; {why}."
 
     @property
@@ -296,6 +297,7 @@ def _rows(
     macro_f1, balanced, accuracy = (
         tally.values(metric, ones)[0] for metric in ("macro_f1", "balanced_accuracy", "accuracy")
     )
+    safe = unbeaten(choice.values, choice.reach)
     rows = []
     for place, one in enumerate(tried):
         recalls = tally.recalls(place)
@@ -310,7 +312,7 @@ def _rows(
                 accuracy=float(accuracy[place]),
                 bands={name: float(recalls[ks].mean()) if ks else None for name, ks in members.items()},
                 log_loss=loss, temperature=temperature, difference=choice.to_first[place], difference_to_best=to_best,
-                within_noise=bool(-to_best.estimate <= choice.slack[place] + 1e-12), seconds=one.seconds,
+                unbeaten=bool(safe[place]), seconds=one.seconds,
             )
         )  # fmt: skip
     return tuple(rows)

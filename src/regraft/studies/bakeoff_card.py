@@ -89,7 +89,7 @@ def _differences(axes: object, found: BakeOff) -> None:
         value, low, high = (100 * v for v in (row.difference.estimate, row.difference.low, row.difference.high))
         axes.plot([low, high], [place, place], color=colour, lw=2.4 if pick else 1.4, solid_capstyle="round")
         axes.plot(value, place, "D" if pick else "o", color=colour, ms=7 if pick else 5,
-                  mfc=colour if row.within_noise else "white")  # fmt: skip
+                  mfc=colour if row.unbeaten else "white")  # fmt: skip
         said = f"{100 * getattr(row, found.metric):.1f} %" + (f"  {row.setting}" if row.setting else "")
         axes.annotate(said, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=colour)
         names.append(("→ " if pick else "") + row.title)
@@ -99,7 +99,7 @@ def _differences(axes: object, found: BakeOff) -> None:
         label.set_color(_PICK if row.name == found.pick else _PLAIN)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(f"{found.metric_words} minus that of nothing, points, with 95 % interval (paired, by groups)")
-    axes.set_title("diamond: take this; filled: within noise of the best", loc="left", fontsize=10)
+    axes.set_title("diamond: take this; filled: none is better beyond noise", loc="left", fontsize=10)
     axes.grid(axis="x", color="#eeeeee")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

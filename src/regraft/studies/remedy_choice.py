@@ -1,4 +1,4 @@
-"""Which remedy: paired differences by groups, the simplest within noise of the best, and what choosing flatters.
+"""Which remedy: paired differences by groups, the simplest that none beats beyond noise, and what choosing flatters.
 
 All remedies are resampled alike, in whole groups; the images of a group, and an image's repeats, are drawn together.
 """
@@ -28,10 +28,10 @@ class Choice:
     Attributes:
         values: float64 (M,), the metric of each remedy.
         best: the number of the best.
-        pick: the first that is within noise of the best.
+        pick: the first that no other beats beyond noise.
         to_first: value minus the first remedy's, with interval; one per remedy.
         to_best: value minus the best's, with interval.
-        slack: float64 (M,), how far a remedy may fall short of the best and still be within noise.
+        reach: float64 (M, M), by how much remedy j may exceed remedy i by chance.
         optimism: by how much the pick looks too good for having been chosen on the same images.
     """
 
@@ -40,7 +40,7 @@ class Choice:
     pick: int
     to_first: tuple[Interval, ...]
     to_best: tuple[Interval, ...]
-    slack: Floats
+    reach: Floats
     optimism: float
 
 
@@ -100,9 +100,14 @@ class Tally:
             return np.asarray((ones @ self._hits[place])[0] / (ones @ self._support)[0])
 
 
-def simplest(values: Floats, slack: Floats) -> int:
-    """The first whose value is no further below the largest than its slack."""
-    return int(np.flatnonzero(values.max() - values <= np.maximum(slack, 0) + 1e-12)[0])
+def unbeaten(values: Floats, reach: Floats) -> NDArray[np.bool_]:
+    """bool (M,): remedies that no other exceeds by more than its reach (M, M); the largest is always among them."""
+    return np.asarray((values[None] - values[:, None] <= np.maximum(reach, 0) + 1e-12).all(axis=1))
+
+
+def simplest(values: Floats, reach: Floats) -> int:
+    """The first that is unbeaten."""
+    return int(np.argmax(unbeaten(values, reach)))
 
 
 def choose_remedy(
@@ -110,11 +115,11 @@ def choose_remedy(
 ) -> Choice:
     """Compare remedies that stand in the order of simplicity.
 
-    The pick is the first that is within noise of the best. "The best" is whichever of many looks best, so a remedy is
-    beyond noise only where the largest of all studentised differences to it exceeds what resampling makes of such a
-    largest (Romano & Wolf 2005), and never where its own interval includes 0. The pick's optimism is found as in
-    `evaluate.intervals.selection_bootstrap` (Tsamardinos et al. 2018): the rule chooses again in each resample, and
-    its choice is scored on the groups left out of it.
+    The pick is the first that no other beats beyond noise. As the best-looking of many beats whatever it is compared
+    with, a remedy counts as beaten only where the largest of all studentised differences to it exceeds the upper
+    (1 + level) / 2 quantile of what resampling makes of such a largest (Romano & Wolf 2005). The pick's optimism is
+    found as in `evaluate.intervals.selection_bootstrap` (Tsamardinos et al. 2018): the rule chooses again in each
+    resample, and its choice is scored on the groups left out of it.
 
     Args:
         tally: the remedies' answers.
@@ -141,26 +146,24 @@ def choose_remedy(
         return interval(float(point[i] - point[j]), max(low, -1.0), min(high, 1.0), level)
 
     to_best = tuple(difference(i, best) for i in range(len(point)))
-    slack = np.array([max(_reach(in_bag, point, i, best, level), to_best[i].high + point[best] - point[i])
-                      for i in range(len(point))])  # fmt: skip
-    pick = simplest(point, slack)
-    chosen = np.array([simplest(row, slack) for row in in_bag])
+    reach = np.stack([_reach(in_bag, point, i, level) for i in range(len(point))])
+    pick = simplest(point, reach)
+    chosen = np.array([simplest(row, reach) for row in in_bag])
     lost = out_of_bag[:, pick] - out_of_bag[np.arange(number), chosen]
     lost = lost[np.isfinite(lost)]
     return Choice(
         values=point, best=best, pick=pick,
         to_first=tuple(difference(i, 0) for i in range(len(point))),
-        to_best=to_best, slack=slack, optimism=max(0.0, float(lost.mean())) if len(lost) else 0.0,
+        to_best=to_best, reach=reach, optimism=max(0.0, float(lost.mean())) if len(lost) else 0.0,
     )  # fmt: skip
 
 
-def _reach(draws: Floats, point: Floats, i: int, best: int, level: float) -> float:
-    """By how much the best of all may exceed remedy i by chance: the quantile of the largest studentised difference
-    under resampling, in units of this difference's own standard error."""
+def _reach(draws: Floats, point: Floats, i: int, level: float) -> Floats:
+    """(M,): by how much each other remedy may exceed remedy i by chance, all of them looked at."""
     others = draws - draws[:, [i]]
     error = others.std(axis=0)
     moving = error > 1e-12
-    if not moving[best]:
-        return 0.0
+    if not moving.any():
+        return np.zeros(len(point))
     largest = ((others - (point - point[i]))[:, moving] / error[moving]).max(axis=1)
-    return float(np.quantile(largest, (1 + level) / 2) * error[best])
+    return np.asarray(np.quantile(largest, (1 + level) / 2) * error)
