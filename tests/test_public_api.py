@@ -27,7 +27,8 @@ SIGNATURES = {
 METHODS = {
     "ImageClassifier": {"fit": "X, y", "predict": "X", "predict_proba": "X"},
     "Predictor": {
-        "predict": "images", "predict_proba": "images, *, progress", "stream": "images, *, on_failure",
+        "predict": "images, *, tta, tta_flip", "predict_proba": "images, *, tta, tta_flip, progress",
+        "stream": "images, *, tta, tta_flip, on_failure",
     },
 }  # fmt: skip
 
