@@ -69,9 +69,7 @@ class Calibration:
 
 
 UNCALIBRATED = Calibration(
-    rules=(
-        Rule(kind="features", views=np.linspace(1.3, 2.1, 100)[None], threshold=0.5, recall=np.nan),
-    ),
+    rules=(Rule(kind="features", views=np.linspace(1.3, 2.1, 100)[None], threshold=0.5, recall=np.nan),),
     level=float("nan"),
     duplicates=float("nan"),
     reason="no views were given: images whose features have a cosine above 0.981 are called near-duplicates",
@@ -90,13 +88,15 @@ def calibrate(
     """Learn the rules.
 
     The nearest other image is mostly another picture, but it may be a duplicate: that is what is searched for. An image
-    with another that is more alike than nine of ten views of some kind is taken for one; π is their share. Others like
-    them will be less alike, as most views are, so the thresholds are the lowest that flag at most
+    with another that is more alike than nine of ten views of some kind is surely one. More will lie lower, as most
+    views do: their number is the largest that the views allow, the least over t of the images above t by the share of
+    views above t (a mixture's proportion; Blanchard, Lee & Scott 2010), less two standard errors, and none where that
+    comes to more than half of the images: a kind whose views are no more alike than different pictures can refute
+    nothing. Each rule's threshold is the lowest that flags no more than these, and of the images besides
 
-        π / 4 + level
+        (a quarter of the sure ones + level) / number of kinds
 
-    of the images beyond those, shared out equally between the rules. Where π is 0 the level holds as it is said; where
-    there are many duplicates, at most one flag in five is doubtful. By features alone one rule serves all kinds.
+    Where there are no duplicates the level holds as it is said. By features alone one rule serves all kinds.
 
     Args:
         positive: (V, E) evidence of views with the image that they are made from.
@@ -136,17 +136,21 @@ def calibrate(
         parts.append((name, columns, _placed(columns, own), best))
     sure = np.any([best >= np.quantile(own, _SURELY) for _, _, own, best in parts], axis=0)
     duplicates = float(sure.mean())
-    allowed = int((_DOUBTFUL * duplicates + level) * len(images) / len(names))
-    rules = tuple(_rule(name, columns, own, best[~sure], allowed) for name, columns, own, best in parts)
+    doubtful = (_DOUBTFUL * duplicates + level) * len(images) / len(names)
+    rules = []
+    for name, columns, own, best in parts:
+        counted = float((sure & (best >= np.quantile(own, 0.05))).sum())
+        expected = _expected(own, best) - counted
+        rules.append(_rule(name, columns, own, best[~sure], int(max(expected, 0.0) + doubtful)))
     recalls = ", ".join(f"{rule.kind} {rule.recall:.0%}" for rule in rules)
     return Calibration(
-        rules=rules,
+        rules=tuple(rules),
         level=level,
         duplicates=duplicates,
         reason=(
-            f"thresholds from {len(positive):,} views of these images: {duplicates:.1%} of the images have another that "
-            f"is more alike than nine of ten views, and at most {allowed * len(names) / len(images):.2%} more are "
-            f"flagged; views found again: {recalls}"
+            f"thresholds from {len(positive):,} views of these images: {duplicates:.1%} of the images have another "
+            f"that is more alike than nine of ten views; {level:.2%} may be flagged wrongly where nothing is a "
+            f"duplicate; views found again: {recalls}"
         ),
     )
 
@@ -158,6 +162,15 @@ def _placed(columns: NDArray[np.float64], evidence: NDArray[np.floating]) -> NDA
         share = np.searchsorted(column, values + 1e-6, side="right") / len(column)
         lowest = np.minimum(lowest, share)
     return lowest
+
+
+def _expected(views: NDArray[np.float64], best: NDArray[np.float64]) -> float:
+    """How many images have a duplicate, if duplicates are spread as these views are; 0 where that is no rule at all."""
+    probes = np.linspace(0.05, _SURELY, 18)
+    above = (best[:, None] >= np.quantile(views, probes)).sum(axis=0)
+    surely = np.maximum(above - 2 * np.sqrt(above), 0.0)
+    number = float((surely / (1 - probes)).min())
+    return number if number <= 0.5 * len(best) else 0.0
 
 
 def _rule(

@@ -1,4 +1,4 @@
-"""From pairs to sets of near-duplicates, without chains: what A shares with B and B with C may be missing in A and C."""
+"""From pairs to sets of near-duplicates, without chains: what A shares with B, and B with C, A and C may not share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def clusters(num: int, pairs: NDArray[np.int64], strength: NDArray[np.floating],
     """
     parent = np.arange(num)
     size = np.ones(num, np.int64)
-    known = {(int(a), int(b)) for a, b in pairs}
+    known = {(int(a), int(b)) for a, b in pairs.reshape(-1, 2)}
     known |= {(b, a) for a, b in known}
 
     def root(image: int) -> int:
@@ -39,8 +39,9 @@ def clusters(num: int, pairs: NDArray[np.int64], strength: NDArray[np.floating],
         return image
 
     asked: dict[tuple[int, int], bool] = {}
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], -np.asarray(strength))) if len(pairs) else []
-    for a, b in pairs[order].tolist() if len(pairs) else []:
+    pairs = pairs.reshape(-1, 2)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], -np.asarray(strength)))
+    for a, b in pairs[order].tolist():
         first, second = root(a), root(b)
         if first == second:
             continue

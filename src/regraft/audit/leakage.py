@@ -59,7 +59,9 @@ def find_leaks(
         if column is not None and len(column) != num:
             raise DataError(f"one entry per image in every column: {num} splits, but {len(column)} {name}")
     if len(pairs) != len(similarity) or (len(pairs) and not 0 <= pairs.min() <= pairs.max() < num):
-        raise DataError(f"pairs name two of the {num} images, each with a similarity: {len(pairs)=}, {len(similarity)=}")
+        raise DataError(
+            f"pairs name two of the {num} images, each with a similarity: {len(pairs)=}, {len(similarity)=}"
+        )
     score, reasons = np.ones(num), [""] * num
     reached: set[tuple[str, str, int]] = set()
 
@@ -78,10 +80,10 @@ def find_leaks(
         alike = float(similarity[number])
         for image, other in ((a, b), (b, a)):
             say(image, other, 1 - alike, "identical to" if alike == 1 else "nearly the same as")
-    for names, value, words in ((sets, 0.5, "in one set of near-duplicates with"), (groups, 0.0, "in one group with")):
-        if names is not None:
-            nameless = names == "" if names.dtype.kind == "U" else names < 0
-            _across(splits, names, ~nameless & (splits != ""), value, words, say)
+    if sets is not None:
+        _across(splits, sets, (sets >= 0) & (splits != ""), 0.5, "in one set of near-duplicates with", say)
+    if groups is not None:
+        _across(splits, groups, (groups != "") & (splits != ""), 0.0, "in one group with", say)
     leaked: dict[tuple[str, str], int] = {}
     for here, there, _ in sorted(reached):
         leaked[here, there] = leaked.get((here, there), 0) + 1

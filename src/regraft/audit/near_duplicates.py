@@ -1,9 +1,9 @@
 """The same picture twice: copies that were scaled, compressed, cropped, mirrored, brightened.
 
-    candidates     of every image the nearest by features and by perceptual hash, its mirror image included
-    evidence       four likenesses of each pair (pair_evidence.py)
-    calibration    where duplicates begin in these data (calibration.py)
-    clusters       from pairs to sets (clusters.py)
+candidates     of every image the nearest by features and by perceptual hash, its mirror image included
+evidence       four likenesses of each pair (pair_evidence.py)
+calibration    where duplicates begin in these data (calibration.py)
+clusters       from pairs to sets (clusters.py)
 """
 
 from __future__ import annotations
@@ -66,19 +66,6 @@ class NearDuplicates:
     sets: NDArray[np.int64]
     column: IssueColumn
     calibration: Calibration
-
-    def group_ids(self, group_ids: NDArray[np.integer]) -> NDArray[np.int64]:
-        """int64 (N,): given groups joined wherever a near-duplicate pair links them, for splits and folds."""
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
-        _, own = np.unique(group_ids, return_inverse=True)
-        number = int(own.max()) + 1 if len(own) else 0
-        inside = np.flatnonzero(self.sets >= 0)
-        _, leaders, place = np.unique(self.sets[inside], return_index=True, return_inverse=True)
-        edges = (np.ones(len(inside)), (own[inside], own[inside[leaders]][place]))
-        _, joined = connected_components(coo_array(edges, shape=(number, number)), directed=False)
-        return np.asarray(joined[own], np.int64)
 
 
 def sample_for_views(num_images: int, *, num: int = NUM_SAMPLED, seed: int = 0) -> NDArray[np.int64]:

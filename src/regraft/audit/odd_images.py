@@ -29,7 +29,7 @@ BORDER = 0.06
 """Share of the height or width that bars on two opposite sides take together."""
 GREY = 12.0
 """Levels by which channels differ in a grey image, at most, but for JPEG noise."""
-RARE = 0.1
+RARE = 0.05
 """Where more images than this are grey, or have bars, that is how these data are, and no oddity."""
 UNUSUAL = 4.0
 """Robust standard deviations from the median, for blur."""
@@ -98,7 +98,8 @@ def find_odd_images(records: NDArray[Any], sizes: NDArray[np.integer]) -> OddIma
     words["aspect"] = lambda row: f"extreme shape: its sides are {longer[row] / max(shorter[row], 1):.1f} to 1"
 
     top, bottom, left, right = records["borders"].T.astype(np.float64)
-    both = np.maximum(np.where((top > 0) & (bottom > 0), top + bottom, 0), np.where((left > 0) & (right > 0), left + right, 0))  # fmt: skip
+    lying = np.where((top > 0) & (bottom > 0), top + bottom, 0.0)
+    both = np.maximum(lying, np.where((left > 0) & (right > 0), left + right, 0.0))
     framed = valid & (both > BORDER)
     grey = valid & (records["colour"] <= GREY)
     for kind, found, what in (("borders", framed, "have bars"), ("greyscale", grey, "are grey")):

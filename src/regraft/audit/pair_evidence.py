@@ -67,9 +67,7 @@ def _nines(likeness: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(-np.log10(1.001 - np.clip(likeness, -1.0, 1.0)))
 
 
-def _pixel_likeness(
-    a: NDArray[np.float32], b: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _pixel_likeness(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """r² (P,) of thumbnails (P, 32, 32) as they are, and after the best small shift and zoom; mirrored or not."""
     small_a, small_b = _halved(a), _halved(b)
     straight, turned = _match(small_a, small_b), _match(small_a, small_b[:, :, ::-1])

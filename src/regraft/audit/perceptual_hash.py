@@ -53,7 +53,7 @@ def perceptual_hashes(thumbnails: NDArray[np.uint8], *, mirrored: bool = False) 
 
 def hash_distance(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Number of bits, 0 to 63, in which hashes differ, element by element."""
-    return np.bitwise_count(a ^ b).astype(np.int64)
+    return np.asarray(np.bitwise_count(a ^ b), np.int64)
 
 
 def hash_signs(hashes: NDArray[np.uint64]) -> NDArray[np.float16]:

@@ -1,7 +1,7 @@
 """What is measured in the pixels of one image: a record of fixed size, made once and kept by content hash.
 
-    thumbnail          32 x 32 grey, for the perceptual hash and the comparison of pairs
-    dark … borders     for the odd images
+thumbnail          32 x 32 grey, for the perceptual hash and the comparison of pairs
+dark … borders     for the odd images
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ RECORD = np.dtype(
     light        99th percentile of the grey levels, 0 to 255: what the brightest parts reach
     contrast     standard deviation of the grey levels
     one_colour   share of pixels within 4 grey levels of the commonest one, 0 to 1
-    sharpness    standard deviation of the Laplacian divided by the contrast: about 0.05 blurred, 0.3 to 2 sharp
+    sharpness    standard deviation of the Laplacian divided by the contrast: photographs 0.4 to 0.7, after a Gaussian
+                 blur of 1 pixel 0.1, of 2 pixels 0.05
     colour       99th percentile of (largest - smallest channel), 0 to 255: JPEG noise on grey stays under 10
     borders      bars of one colour at the top, bottom, left, right, as a share of the height or width
 """
@@ -53,6 +54,8 @@ RECORD = np.dtype(
 Load = Callable[[int], NDArray[np.uint8] | None]
 """The decoded image number i, uint8 (H, W, 3), upright RGB, or None where it cannot be used."""
 
+_ROUNDING = 20 / 12
+"""What rounding to whole grey levels adds to the variance of the Laplacian: weights 1, 1, 1, 1, -4 of 1/12 each."""
 _FLAT = 2.5
 """Largest standard deviation, in grey levels, of a line of pixels that counts as one colour."""
 _EDGE = 0.6
@@ -120,8 +123,8 @@ def pixel_measures(image: NDArray[np.uint8]) -> NDArray[Any]:
     record["contrast"] = contrast
     commonest = int(histogram.argmax())
     record["one_colour"] = histogram[max(0, commonest - 4) : commonest + 5].sum() / grey.size
-    laplacian = cv2.Laplacian(grey, cv2.CV_32F)
-    record["sharpness"] = float(laplacian.std()) / contrast if contrast > 0 else 0.0
+    detail = float(cv2.Laplacian(grey, cv2.CV_32F).var()) - _ROUNDING
+    record["sharpness"] = max(detail, 1e-3) ** 0.5 / contrast if contrast > 0 else 0.0
     chroma = image.max(axis=2) - image.min(axis=2)
     record["colour"] = np.searchsorted(np.cumsum(np.bincount(chroma.ravel(), minlength=256)), 0.99 * chroma.size)
     turned = (grey, grey[::-1], grey.T, grey.T[::-1])

@@ -25,5 +25,5 @@ def unusual(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def score_of(excess: NDArray[np.floating]) -> NDArray[np.float64]:
-    """In [0, 1]: 1 where a value is not above its limit's zero, 0.5 at the limit (excess 1), halved with every limit."""
+    """In [0, 1]: 1 where there is no excess, 0.5 at the limit (excess 1), halved again with every further one."""
     return np.asarray(0.5 ** np.clip(excess, 0.0, 60.0))
