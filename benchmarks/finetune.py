@@ -35,6 +35,7 @@ from finetune_peers.tables import tables
 HERE = Path(__file__).parent / "finetune_peers"
 ARCHITECTURE = "tf_efficientnet_lite0"
 PACKAGES = {"fastai": ["torch", "torchvision", "fastai", "timm"], "timm": ["torch", "torchvision", "timm"]}
+TEST_IMAGES = {"fashion-mnist": 5000, "openclipart": 2000}
 KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
               "MALLOC_TOP_PAD_": str(256 << 20)}  # fmt: skip
 """What regraft sets for itself, for a peer whose user knows of it."""
@@ -55,6 +56,8 @@ ARMS = {
     "timm": Arm("timm"),
     "fastai, squish": Arm("fastai", {"recipe": "squish"}),
     "timm, half crops": Arm("timm", {"min_scale": 0.5}),
+    "timm, lr 5e-4": Arm("timm", {"lr": 5e-4}),
+    "timm, lr 2e-3": Arm("timm", {"lr": 2e-3}),
     "fastai, allocator": Arm("fastai", {}, KEEP_FREED),
     "timm, allocator": Arm("timm", {}, KEEP_FREED),
     "regraft, light": Arm("regraft", {"strategy": "light"}),
@@ -138,7 +141,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--size", type=int, default=96, help="side of the input in pixels")
     parser.add_argument("--train-images", type=int, default=2000)
-    parser.add_argument("--test-images", type=int, default=5000, help="fewer where there are not as many")
+    parser.add_argument("--test-images", type=int, help="by default 5,000 of Fashion-MNIST and 2,000 of openclipart")
     parser.add_argument("--tiny", action="store_true", help="200 images, 100 for the test, 64 px, 1 epoch, 1 seed")
     args = parser.parse_args()
     if args.tiny:
@@ -147,17 +150,23 @@ def main() -> None:
     pythons = {ARMS[name].tool: interpreter(ARMS[name].tool, args.envs) for name in args.arms}
     weights = write_weights(args.work / f"{ARCHITECTURE}.safetensors")
     pool = clipart_pool(args.work / "clipart") if "openclipart" in args.data else None
-    plan = f"{args.train_images}-{args.test_images}-{args.size}px-{args.epochs}ep"
+    plan = f"{args.train_images}-{args.size}px-{args.epochs}ep"
     cells: dict[tuple[str, str, int], dict[str, Any]] = {}
     for seed in range(args.seeds):
         for name in args.data:
+            num_test = args.test_images or TEST_IMAGES[name]
             data = write_cell(
-                args.work / "images" / f"{name}-{args.train_images}-{args.test_images}-{seed}", name, pool,
-                num_train=args.train_images, num_test=args.test_images, seed=seed,
+                args.work / "images" / f"{name}-{args.train_images}-{num_test}-{seed}", name, pool,
+                num_train=args.train_images, num_test=num_test, seed=seed,
             )  # fmt: skip
             turned = args.arms[seed % len(args.arms) :] + args.arms[: seed % len(args.arms)]  # each is first once
             for label in turned:
-                out = args.work / "cells" / plan / f"{name}-{label.replace(', ', '-').replace(' ', '-')}-{seed}.json"
+                out = (
+                    args.work
+                    / "cells"
+                    / plan
+                    / f"{name}-{num_test}-{label.replace(', ', '-').replace(' ', '-')}-{seed}.json"
+                )
                 if not out.exists():
                     out.parent.mkdir(parents=True, exist_ok=True)
                     print(f"{name}, seed {seed}, {label} (load {os.getloadavg()[0]:.1f})", flush=True)
