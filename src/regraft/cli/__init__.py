@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "race": ("race", "Which strategy, measured: frozen features or fine-tuning, how sure, and what would change it."),
     "similarity": ("rank", "How far the images are from what a backbone was trained on."),
     "fit": ("job", "Fit a classifier and estimate honestly how good it is; the last line is the run's folder."),
+    "lr-find": ("lr_find", "Propose a learning rate for fine-tuning: a short range test that leaves nothing changed."),
     "preview": ("preview", "A picture of what an augmentation does to your images, before any training."),
     "evaluate": ("job", "The same measures on other labelled data, which the model has not seen."),
     "predict": ("predict", "Predict the classes of images: a table, or a CSV, Parquet or JSON file."),
@@ -85,7 +86,7 @@ def _run(words: list[str]) -> int:
         name="regraft", help_format="plaintext", version_flags=[], result_action="return_value",
         suppress_keyboard_interrupt=False,  # said below, in one line
     )  # fmt: skip
-    app.command(getattr(import_module(f"regraft.cli.{VERBS[verb][0]}"), verb), name=verb)
+    app.command(getattr(import_module(f"regraft.cli.{VERBS[verb][0]}"), verb.replace("-", "_")), name=verb)
     try:
         app(words, exit_on_error=False, print_error=False, help_on_error=False)
     except CycloptsError as error:

@@ -1,0 +1,129 @@
+"""The learning-rate range test on the very training that a strategy would run: its model, images, loss, optimiser.
+
+Nothing is left changed: `lr_finder.find_lr` puts weights, statistics and random numbers back bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regraft.augmentation import Augmentation
+from regraft.fit.batches import Batch
+from regraft.fit.fine_tune import SolvedHead, _classifier, _device, _freeze, _trainer
+from regraft.fit.inputs import FromPixels, Images
+from regraft.fit.loader import ImageBatches
+from regraft.fit.lr_finder import LearningRates, find_lr
+from regraft.fit.recipes import Recipe
+from regraft.fit.sampling import EpochBatches
+from regraft.fit.step import choose_precision
+from regraft.fit.strategies import Settings, settled
+from regraft.images import Transform
+from regraft.models.drop_path import set_drop_path
+from regraft.models.freezing import unfreeze
+from regraft.progress import Listener
+
+
+def search_lr(
+    backbone: nn.Module,
+    recipe: Recipe,
+    train: Images,
+    *,
+    num_classes: int,
+    transform: Transform,
+    head: SolvedHead | None = None,
+    num_steps: int = 100,
+    low: float = 1e-6,
+    high: float = 1.0,
+    seed: int = 0,
+    device: str = "auto",
+    listener: Listener | None = None,
+) -> LearningRates:
+    """Try rising learning rates on the first steps of a training, and propose one.
+
+    The order of the images, their views, the loss, mixup, clipping, frozen parts and the ratio of the rates from layer
+    to layer are those of `fine_tune` with the same recipe; `light` runs its frozen prefix each time, and fp16, whose
+    loss scale would take its own steps, becomes fp32.
+
+    Args:
+        backbone: normalised float32 (N, 3, S, S) → (N, D); its weights and statistics are the same bits afterwards, on
+            the CPU, in eval mode.
+        recipe: what `settings_for` gave.
+        train: images that are learnt from.
+        num_classes: K.
+        transform: the way from an image to the input.
+        head: where `light` and `lp_ft` begin.
+        num_steps: at most so many steps.
+        low: first rate of the head.
+        high: last one.
+        seed: of the head, the order, the views.
+        device: auto, cpu, cuda.
+        listener: hears of steps, and of images that cannot be read.
+
+    Raises:
+        UsageError: settings or rates that do not go together.
+        DataError: fewer than three finite losses.
+    """
+    listener = listener if listener is not None else Listener()
+    settings = settled(recipe)
+    if choose_precision(settings.training_precision, _device(device))[0] == "fp16":
+        settings = dataclasses.replace(settings, training_precision="fp32")
+    torch.manual_seed(seed)
+    classifier = _classifier(backbone, settings, num_classes, head)
+    _freeze(classifier, settings, transform)
+    if settings.drop_path:
+        set_drop_path(backbone, settings.drop_path)
+    weights = None if train.sample_weight is None else np.asarray(train.sample_weight, np.float64)
+    order = EpochBatches(
+        train.labels, batch_size=settings.batch_size, seed=seed, sampling=settings.sampling,  # type: ignore[arg-type]
+        num_epochs=settings.epochs, sample_weight=weights,
+    )  # fmt: skip
+    batches = ImageBatches(
+        train.views(transform, Augmentation(level=settings.augment, flip=settings.flip, seed=seed)),  # type: ignore[arg-type]
+        train.labels, order, sample_weight=weights,
+        on_failure=lambda item, why: listener.say(f"an image could not be read and is left out: {why}"),
+    )  # fmt: skip
+    trainer = _trainer(
+        FromPixels(classifier, transform), settings, train, weights, num_classes, order.num_batches, seed=seed,
+        transform=transform, metric="macro_f1", callbacks=(), checkpoint_dir=None, time_limit_seconds=None,
+        max_steps=None, device=device, listener=Listener(), has_validation=False,
+    )  # fmt: skip
+
+    def compute_loss(_: nn.Module, values: list[Tensor]) -> Tensor:
+        batch = trainer.step._prepared(Batch.of(values))
+        with trainer.step.autocast():
+            return trainer.step._loss(batch, None, alone=True)
+
+    clipping = trainer.optimizer.register_step_pre_hook(lambda *_: _clip(trainer.optimizer, settings))
+    loaded = _epochs(batches, settings.epochs, num_steps, listener)
+    try:
+        return find_lr(
+            trainer.model, trainer.optimizer, loaded, compute_loss, low=low, high=high, num_steps=num_steps,
+            also=[trainer.loss] if isinstance(trainer.loss, nn.Module) else (),
+        )  # fmt: skip
+    finally:
+        loaded.close()
+        clipping.remove()
+        unfreeze(classifier)
+        classifier.requires_grad_(False).eval().to("cpu").to(memory_format=torch.contiguous_format)
+
+
+def _epochs(batches: ImageBatches, epochs: int, num_steps: int, listener: Listener) -> Generator[list[Tensor], None, None]:
+    """The batches of a training from its first, for as many epochs as there are steps."""
+    done = epoch = 0
+    while done < num_steps:
+        for values in batches.load(epoch, batches.order(epoch % epochs)):
+            listener.progress(done, num_steps)
+            yield values
+            done += 1
+        epoch += 1
+
+
+def _clip(optimizer: torch.optim.Optimizer, settings: Settings) -> None:
+    if settings.clip_grad:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, settings.clip_grad)
