@@ -55,7 +55,7 @@ def nearest(
     num = len(features)
     if group_ids is not None and len(group_ids) != num:
         raise DataError(f"one group id per image: got {len(group_ids)} for {num} images")
-    origin = np.mean(features, axis=0, dtype=np.float64).astype(np.float32) if centre and num else None
+    origin = np.asarray(np.mean(features, axis=0, dtype=np.float64), np.float32) if centre and num else None
     indices = np.full((num, k), -1, np.int64)
     similarity = np.full((num, k), -np.inf, np.float32)
     starts = range(0, num, chunk)
