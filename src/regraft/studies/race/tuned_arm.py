@@ -81,7 +81,7 @@ class TunedArm:
         return 2.0 + num_train * passes / max(self.images_per_second, 1e-6)
 
     def measure(self, train_rows: NDArray[np.int64], eval_rows: NDArray[np.int64], seed: int) -> Answers:
-        """As `Arm.measure`."""
+        """As `Arm.measure`. Imports come before the clock: they are no part of what the next training costs."""
         import torch
 
         from regraft.fit.fine_tune import activation_bytes, fine_tune

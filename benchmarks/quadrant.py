@@ -1,0 +1,327 @@
+"""Does the race choose well? Data size x similarity: the textbook's quadrants, measured, and the card held to them.
+
+    python benchmarks/quadrant.py measure --data fashion-mnist --backbones tf_efficientnet_lite0 --hours 2
+    python benchmarks/quadrant.py report                            needs dataset-fashion-mnist and openclipart-png
+
+A cell is (data, backbone, arm, images a class, seed): an arm trained on so many images a class and asked about 1,000
+others, the same for all arms. Cells are files; `measure` goes on where it stopped, smallest sizes first, and `report`
+says what the cells so far say:
+
+    truth          macro-F1 of each arm by images a class, mean over seeds
+    extrapolation  error of the curve through three sizes at the next one (published tables: 1.0 point on average, 2.2
+                   at worst), and how often its 80 % interval holds what was measured there (70 to 90 % wanted); the
+                   curve is fitted on half of the test images and held to the other half
+    sign           "fine-tuning beats the probe at 200 a class", told from the sizes up to 50, against what was measured
+    regret         of the arm that is chosen by the evidence at a size alone (the cheapest within a point of the best
+                   with probability 0.9, else the most probable), against the best arm there
+
+Last seen: not yet run at full length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gzip
+import os
+import time
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from selection import CLIPART, FASHION
+
+from regraft import data as data_stage
+from regraft.features.engines import choose
+from regraft.files import default_cache_dir
+from regraft.models.backbones import resolve
+from regraft.studies.passes import run_pass
+from regraft.studies.race.arms import Arm, LinearProbeArm, key_of
+from regraft.studies.race.crossing import SURE
+from regraft.studies.race.curves import Curve, fit_curve
+from regraft.studies.race.evidence import ArmKey, Evidence, Measurement
+from regraft.studies.race.standing import noisy
+from regraft.studies.race.subsets import Cell
+from regraft.studies.race.tuned_arm import TunedArm
+from regraft.studies.race.values import Difference, Resampled, images_variance, training_variance
+from regraft.types import Manifest
+
+PER_CLASS = (5, 10, 25, 50, 100, 200)
+ARMS = ("linear_probe", "light", "lp_ft", "full", "scratch")
+BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1")
+SEEDS = (0, 1, 2)
+NUM_TEST = 1000
+SIZE = 128
+CLASSES = 10
+"""Of openclipart the ten largest; with 240 images or more each there are 200 to learn from."""
+
+
+def fashion(folder: Path) -> Path:
+    """4,000 images of the training part as PNG files in class folders."""
+    pixels = np.frombuffer(gzip.decompress((FASHION / "train-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+    labels = np.frombuffer(gzip.decompress((FASHION / "train-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
+    for i, image in enumerate(pixels.reshape(-1, 28, 28)[:4000]):
+        path = folder / str(labels[i]) / f"{i:05d}.png"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return folder
+
+
+def clipart(folder: Path) -> Path:
+    """A manifest of up to 400 drawings of each of the ten largest subjects (the two that are no subject apart)."""
+    rng = np.random.default_rng(0)
+    by_subject: dict[str, list[str]] = {}
+    for path in sorted(CLIPART.rglob("*.png")):
+        subject = path.relative_to(CLIPART).parts[0]
+        if subject not in ("unsorted", "special") and path.is_file():
+            by_subject.setdefault(subject, []).append(str(path))
+    largest = sorted(by_subject, key=lambda name: -len(by_subject[name]))[:CLASSES]
+    lines = [
+        f'"{by_subject[name][i]}",{name}'
+        for name in sorted(largest)
+        for i in sorted(rng.permutation(len(by_subject[name]))[:400].tolist())
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "clipart.csv").write_text("image,label\n" + "\n".join(lines) + "\n", "utf-8")
+    return folder / "clipart.csv"
+
+
+SOURCES = {"fashion-mnist": fashion, "openclipart": clipart}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ground:
+    """A data set: who may be learnt from, in which order, and who is asked about.
+
+    Attributes:
+        manifest: all images.
+        groups: int64 (N,).
+        test: rows that every arm is asked about.
+        pool: rows that may be learnt from.
+    """
+
+    name: str
+    manifest: Manifest
+    groups: NDArray[np.int64]
+    test: NDArray[np.int64]
+    pool: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, name: str, cache: Path) -> Ground:
+        manifest = data_stage.read(SOURCES[name](cache / name), cache_dir=cache).manifest
+        split = data_stage.split(manifest, test=NUM_TEST / len(manifest), seed=0)
+        return cls(name=name, manifest=manifest, groups=split.group_ids, test=split.test, pool=split.development)
+
+    def rows(self, per_class: int, seed: int) -> NDArray[np.int64]:
+        """The first so many of each class in an order of this seed: nested over sizes."""
+        order = np.random.default_rng(seed).permutation(self.pool)
+        labels = self.manifest.labels[order]
+        return np.sort(np.concatenate([order[labels == k][:per_class] for k in range(self.manifest.num_classes)]))
+
+    def evidence(self, cache: Path) -> Evidence:
+        return Evidence(cache / "quadrant" / self.name, data=f"quadrant {self.name} {SIZE}")
+
+
+def cell_of(per_class: int, seed: int) -> Cell:
+    """Sizes are told apart by the field for halvings; a seed stands for a repeat: each asks about all test images."""
+    return Cell(halvings=PER_CLASS.index(per_class), repeat=seed, fold=0, seed=seed)
+
+
+def arms_of(ground: Ground, backbone: str, names: Sequence[str], cache: Path) -> list[Arm]:
+    trunk = resolve(backbone, cache_dir=cache)
+    transform = dataclasses.replace(trunk.transform, policy="squash", size=SIZE)
+    one = run_pass(ground.manifest, trunk, transform, choice=choose(), cache_dir=cache)
+    made: list[Arm] = []
+    for name in names:
+        if name == "linear_probe":
+            made.append(
+                LinearProbeArm(
+                    features=one.values, labels=ground.manifest.labels, num_classes=ground.manifest.num_classes,
+                    group_ids=ground.groups, hashes=ground.manifest.hashes, backbone=backbone,
+                )
+            )  # fmt: skip
+        else:
+            made.append(
+                TunedArm(
+                    name=name, manifest=ground.manifest, features=one.values, group_ids=ground.groups,
+                    trunk=one.backbone, images_per_second=one.images_per_second, metric="macro_f1", cache_dir=cache,
+                )
+            )  # fmt: skip
+    return made
+
+
+def measure(names: Sequence[str], backbones: Sequence[str], arms: Sequence[str], hours: float, cache: Path) -> None:
+    """Every cell that is missing, smallest sizes first, until the time is up."""
+    end = time.monotonic() + 3600 * hours
+    grounds = {name: Ground.of(name, cache) for name in names}
+    kept = {name: ground.evidence(cache) for name, ground in grounds.items()}
+    made = {(n, b): arms_of(grounds[n], b, arms, cache) for n, b in product(names, backbones)}
+    for per_class, seed, (name, backbone) in product(PER_CLASS, SEEDS, made):
+        for arm in made[name, backbone]:
+            ground, evidence, cell = grounds[name], kept[name], cell_of(per_class, seed)
+            if evidence.get(key_of(arm), cell) is not None:
+                continue
+            train = ground.rows(per_class, seed)
+            if time.monotonic() + arm.estimate_seconds(len(train)) > end:
+                print(f"the time is up before {name} {backbone} {arm.name} {per_class} a class, seed {seed}")
+                return
+            answers = arm.measure(train, ground.test, seed)
+            evidence.add(
+                Measurement(
+                    arm=key_of(arm), cell=cell, num_train=len(train), rows=ground.test,
+                    predicted=answers.predicted.astype(np.int32), seconds=answers.seconds,
+                )
+            )  # fmt: skip
+            accuracy = float((answers.predicted == ground.manifest.labels[ground.test]).mean())
+            print(
+                f"{name} {backbone} {arm.name} {per_class} a class, seed {seed}: {accuracy:.3f}, "
+                f"{answers.seconds:.1f} s (expected {arm.estimate_seconds(len(train)):.1f})",
+                flush=True,
+            )
+
+
+def report(names: Sequence[str], cache: Path) -> None:
+    """What the cells say."""
+    errors: list[tuple[float, float, bool]] = []
+    signs: list[tuple[bool | None, bool]] = []
+    regrets: dict[int, list[float]] = {}
+    for name in names:
+        ground = Ground.of(name, cache)
+        evidence = ground.evidence(cache)
+        keys = sorted({m.arm for m in evidence}, key=lambda key: (key.backbone, ARMS.index(key.strategy)))
+        rng = np.random.default_rng(0)
+        half = rng.random(len(ground.test)) < 0.5
+        halves = [_with(ground, evidence, ground.test[part]) for part in (half, ~half)]
+        whole = _with(ground, evidence, ground.test)
+        for backbone in sorted({key.backbone for key in keys}):
+            arms = [key for key in keys if key.backbone == backbone]
+            _print_truth(name, backbone, arms, whole)
+            for arm in arms:
+                errors += list(_ahead(arm, *halves))
+            signs += list(_signs(arms, *halves))
+            for per_class, regret in _regrets(arms, *halves):
+                regrets.setdefault(per_class, []).append(regret)
+    if errors:
+        off, signed, held = (np.array(column) for column in zip(*errors, strict=True))
+        print(
+            f"one size ahead ({len(off)} curves): off by {100 * off.mean():.1f} points on average, "
+            f"{100 * off.max():.1f} at worst, {100 * signed.mean():+.1f} signed; 80 % intervals hold "
+            f"{100 * held.mean():.0f} %"
+        )
+    told = [(said, true) for said, true in signs if said is not None]
+    if signs:
+        right = sum(said == true for said, true in told)
+        print(f"sign at 200 a class, told from 50: {right} of {len(told)} right, {len(signs) - len(told)} not told")
+    for per_class, lost in sorted(regrets.items()):
+        mean, worst = 100 * float(np.mean(lost)), 100 * max(lost)
+        print(f"regret of the choice at {per_class} a class: {mean:.2f} points, {worst:.2f} at worst")
+
+
+Values = dict[tuple[ArmKey, int], Difference]
+
+
+def _with(ground: Ground, evidence: Evidence, rows: NDArray[np.int64]) -> Values:
+    """Values of every arm and size (position in PER_CLASS), paired over arms, judged on some of the test images."""
+    place = np.full(len(ground.manifest), -1)
+    place[rows] = np.arange(len(rows))
+    resampled = Resampled(ground.manifest.labels[rows], ground.groups[rows], ground.manifest.num_classes, "macro_f1")
+    found: Values = {}
+    for arm in {m.arm for m in evidence}:
+        by_size: dict[int, list[Measurement]] = {}
+        for position in range(len(PER_CLASS)):
+            for m in evidence.of(arm, position):
+                keep = place[m.rows] >= 0
+                part = dataclasses.replace(m, rows=place[m.rows[keep]], predicted=m.predicted[keep])
+                by_size.setdefault(position, []).append(part)
+        spread = training_variance([resampled.each(some) for some in by_size.values()])
+        for position, some in by_size.items():
+            values = resampled.value(some)
+            one = Difference(
+                values=values, images_variance=images_variance(values, resampled.num_groups(some)),
+                training_variance=spread, num_trainings=len(some),
+            )  # fmt: skip
+            # the doubt of trainings is each arm's own, that of the images is shared through the resamples
+            rng = np.random.default_rng([position, *str(arm).encode("utf-8")])
+            found[arm, position] = dataclasses.replace(one, values=noisy(one, rng))
+    return found
+
+
+def _curve(arm: ArmKey, positions: Sequence[int], values: Values) -> Curve | None:
+    if any((arm, p) not in values for p in positions):
+        return None
+    found = {p: values[arm, p] for p in positions}
+    sizes = {p: PER_CLASS[p] * CLASSES for p in positions}
+    return fit_curve(found, sizes, last=sizes[positions[-1]], seed=sum(str(arm).encode("utf-8")))
+
+
+def _ahead(arm: ArmKey, fitted: Values, held: Values) -> Iterator[tuple[float, float, bool]]:
+    """Curves through three sizes against the next, on other test images: (|error|, error, within)."""
+    for first in range(len(PER_CLASS) - 3):
+        curve = _curve(arm, range(first, first + 3), fitted)
+        if curve is None or (arm, first + 3) not in held:
+            continue
+        said = curve.at(PER_CLASS[first + 3] * CLASSES)
+        truth = float(held[arm, first + 3].values[0])
+        yield abs(said.estimate - truth), said.estimate - truth, said.low <= truth <= said.high
+
+
+def _signs(arms: Sequence[ArmKey], fitted: Values, held: Values) -> Iterator[tuple[bool | None, bool]]:
+    """Whether each arm beats the probe at 200 a class, told from 10, 25 and 50; None where it was not told."""
+    probe = next((arm for arm in arms if arm.strategy == "linear_probe"), None)
+    last = len(PER_CLASS) - 1
+    for arm in arms:
+        if probe is None or arm == probe or (arm, last) not in held or (probe, last) not in held:
+            continue
+        ours, theirs = (_curve(one, (1, 2, 3), fitted) for one in (arm, probe))
+        if ours is None or theirs is None:
+            continue
+        chance = float((ours.draws[:, -1] > theirs.draws[:, -1]).mean())
+        said = True if chance >= SURE else False if chance <= 1 - SURE else None
+        yield said, bool(held[arm, last].values[0] > held[probe, last].values[0])
+
+
+def _regrets(arms: Sequence[ArmKey], fitted: Values, held: Values) -> Iterator[tuple[int, float]]:
+    """What is lost by the choice at each size; the order of arms is that of their cost."""
+    for position, per_class in enumerate(PER_CLASS):
+        known = [arm for arm in arms if (arm, position) in fitted]
+        if len(known) < 2:
+            continue
+        draws = np.stack([fitted[arm, position].values[1:] for arm in known], axis=1)
+        good = (draws.max(axis=1, keepdims=True) - draws <= 0.01).mean(axis=0)
+        enough = [i for i, p in enumerate(good) if p >= 0.9]
+        taken = enough[0] if enough else int(np.argmax(good))
+        truth = np.array([held[arm, position].values[0] for arm in known])
+        yield per_class, float(truth.max() - truth[taken])
+
+
+def _print_truth(name: str, backbone: str, arms: Sequence[ArmKey], values: Values) -> None:
+    print(f"{name}, {backbone}: macro-F1 (x 100) by images a class")
+    print("    " + " " * 14 + "".join(f"{per_class:>8}" for per_class in PER_CLASS))
+    for arm in arms:
+        row = [values.get((arm, p)) for p in range(len(PER_CLASS))]
+        cells = "".join("       –" if one is None else f"{100 * one.values[0]:8.1f}" for one in row)
+        print(f"    {arm.strategy:<14}{cells}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("measure", "report"))
+    parser.add_argument("--data", nargs="+", choices=tuple(SOURCES), default=tuple(SOURCES))
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS[:4])
+    parser.add_argument("--hours", type=float, default=1.0)
+    args = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    cache = default_cache_dir() / "benchmarks"
+    if args.what == "measure":
+        measure(args.data, args.backbones, args.arms, args.hours, cache)
+    else:
+        report(args.data, cache)
+
+
+if __name__ == "__main__":
+    main()
