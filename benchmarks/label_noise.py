@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from planted_noise import Cell, all_cells, choose_rows, plant
+from threadpoolctl import threadpool_limits
 
 from regraft.audit.label_noise import SURE, audit_labels
 from regraft.data import assign_folds
@@ -146,7 +147,11 @@ def peers(given: np.ndarray, probs: np.ndarray, features: np.ndarray) -> dict[st
         }.items():
             lab = Datalab({"label": given}, label_name="label", verbosity=0)
             lab.find_issues(**inputs, issue_types={"label": {}})
-            table = lab.get_issues("label")
+            try:
+                table = lab.get_issues("label")
+            except ValueError:  # it caught an error of its own, and says so only where it prints
+                print(f"{name} has no answer", flush=True)
+                continue
             flags = table["is_label_issue"].to_numpy(bool)
             found[name] = (table["label_score"].to_numpy() - 2.0 * flags, flags)
     return found
@@ -206,7 +211,7 @@ def table(cells: list[Cell], work: Path) -> str:
     num_rows = covered = num_runs = 0
     for (data, kind, rate), runs in gathered.items():
         ours = {key: np.mean([run["regraft"][key] for run in runs], axis=0) for key in runs[0]["regraft"]}
-        others = {name: runs for name in runs[0] if name != "regraft" and all(name in run for run in runs)}
+        others = [name for name in runs[0] if name != "regraft" and all(name in run for run in runs)]
         estimate, low, high = ours["estimate"]
         covered += sum(
             run["regraft"]["estimate"][1] <= run["regraft"]["wrong"] <= run["regraft"]["estimate"][2] for run in runs
@@ -260,10 +265,12 @@ def main() -> None:
     cells = [cell for cell in all_cells(options.seeds) if options.only in cell.name]
     (options.work / "cells").mkdir(parents=True, exist_ok=True)
     if not options.table:
-        prepare(options.work)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:  # its threads do not survive a fork
+            alone.submit(prepare, options.work).result()
         missing = [cell for cell in cells if not (options.work / "cells" / f"{cell.name}.json").exists()]
         os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a process a core
-        with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+        fork = multiprocessing.get_context("fork")  # in spawned processes Datalab finds nothing
+        with ProcessPoolExecutor(options.workers, fork, initializer=threadpool_limits, initargs=(1,)) as pool:
             for done in pool.map(run_and_keep, missing, [options.work] * len(missing)):
                 print(done, flush=True)
     page = table(cells, options.work)
