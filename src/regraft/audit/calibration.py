@@ -89,14 +89,15 @@ def calibrate(
 
     The nearest other image is mostly another picture, but it may be a duplicate: that is what is searched for. An image
     with another that is more alike than nine of ten views of some kind is surely one. More will lie lower, as most
-    views do: their number is the largest that the views allow, the least over t of the images above t by the share of
-    views above t (a mixture's proportion; Blanchard, Lee & Scott 2010), less two standard errors, and none where that
-    comes to more than half of the images: a kind whose views are no more alike than different pictures can refute
-    nothing. Each rule's threshold is the lowest that flags no more than these, and of the images besides
+    views do: their number is the largest that the views allow, the least over t of the other images above t by the
+    share of views there (a mixture's proportion; Blanchard, Lee & Scott 2010), less two standard errors, and none
+    where that comes to more than a quarter of them: a kind whose views are no more alike than different pictures are
+    can refute nothing. Each rule's threshold is the lowest that flags no more than these, and of the images besides
 
         (a quarter of the sure ones + level) / number of kinds
 
-    Where there are no duplicates the level holds as it is said. By features alone one rule serves all kinds.
+    Where there are no duplicates and views do not overlap with other pictures, the level holds as it is said; where few
+    images have one, a duplicate unlike most views may be missed. By features alone one rule serves all kinds.
 
     Args:
         positive: (V, E) evidence of views with the image that they are made from.
@@ -139,9 +140,8 @@ def calibrate(
     doubtful = (_DOUBTFUL * duplicates + level) * len(images) / len(names)
     rules = []
     for name, columns, own, best in parts:
-        counted = float((sure & (best >= np.quantile(own, 0.05))).sum())
-        expected = _expected(own, best) - counted
-        rules.append(_rule(name, columns, own, best[~sure], int(max(expected, 0.0) + doubtful)))
+        expected = _expected(own, best[~sure])
+        rules.append(_rule(name, columns, own, best[~sure], int(expected + doubtful)))
     recalls = ", ".join(f"{rule.kind} {rule.recall:.0%}" for rule in rules)
     return Calibration(
         rules=tuple(rules),
@@ -165,12 +165,12 @@ def _placed(columns: NDArray[np.float64], evidence: NDArray[np.floating]) -> NDA
 
 
 def _expected(views: NDArray[np.float64], best: NDArray[np.float64]) -> float:
-    """How many images have a duplicate, if duplicates are spread as these views are; 0 where that is no rule at all."""
-    probes = np.linspace(0.05, _SURELY, 18)
+    """How many images have a duplicate that is not a sure one, if duplicates are spread as these views are; 0 where
+    that would be most of them."""
+    probes = np.linspace(0.05, 0.5, 10)
     above = (best[:, None] >= np.quantile(views, probes)).sum(axis=0)
-    surely = np.maximum(above - 2 * np.sqrt(above), 0.0)
-    number = float((surely / (1 - probes)).min())
-    return number if number <= 0.5 * len(best) else 0.0
+    number = float((np.maximum(above - 2 * np.sqrt(above), 0.0) * _SURELY / (_SURELY - probes)).min())
+    return number if number <= 0.25 * len(best) else 0.0
 
 
 def _rule(
