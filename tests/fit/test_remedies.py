@@ -236,6 +236,16 @@ def test_a_class_of_one_image_is_never_the_answer_while_it_is_held_out():
         assert 3 not in answers, name  # a class without images
 
 
+def test_many_classes_leave_the_slow_remedies_out_and_say_so():
+    x, labels = skewed([6] + [3] * 100)
+    bench = Bench(x, labels, num_classes=101, folds=np.arange(len(labels)) % 3, device="cpu")
+    remedies, left_out = remedies_for(bench)
+    assert [remedy.name for remedy in remedies] == [
+        "nothing", "logit_adjustment", "class_weight", "tau_normalised", "learnable_scale", "nearest_mean"
+    ]  # fmt: skip
+    assert "100 classes" in left_out[0]
+
+
 def test_no_class_or_wrong_features():
     x, labels = skewed([10, 10])
     with pytest.raises(DataError):

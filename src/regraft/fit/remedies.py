@@ -154,6 +154,9 @@ REMEDIES: tuple[Remedy, ...] = (
 )  # fmt: skip
 
 
+RESAMPLED = ("over_sampling", "under_sampling", "easy_ensemble", "balanced_bagging", "under_and_over")
+
+
 def remedies_for(bench: Bench) -> tuple[tuple[Remedy, ...], tuple[str, ...]]:
     """The remedies that can be tried on these data, and why others cannot, one sentence each."""
     left_out = []
@@ -161,8 +164,11 @@ def remedies_for(bench: Bench) -> tuple[tuple[Remedy, ...], tuple[str, ...]]:
     if len(bench.inputs) == bench.num_images:
         names.remove("views")
     if bench.nested.num_classes > MAX_CLASSES:
-        names.remove("thresholds")
-        left_out.append(f"per-class thresholds are tried up to {MAX_CLASSES} classes")
+        names -= {"thresholds", *RESAMPLED}
+        left_out.append(
+            f"per-class thresholds and re-sampling are tried up to {MAX_CLASSES} classes: with "
+            f"{bench.nested.num_classes:,} they would take many times longer than all others"
+        )
     return tuple(remedy for remedy in REMEDIES if remedy.name in names), tuple(left_out)
 
 
