@@ -171,7 +171,10 @@ sys.exit(main(sys.argv[1:]))
 def test_ctrl_c_exits_130_and_keeps_what_was_computed(cache_dir, tmp_path, times):
     data = draw_folder(tmp_path / "data", per_class=60)
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, "fit", data, "--image-size", str(SIZE), "--runs-dir", tmp_path / "runs"],
+        [
+            sys.executable, "-c", INTERRUPTED, "fit", data, "--image-size", str(SIZE), "--resize", "squash",
+            "--runs-dir", tmp_path / "runs",
+        ],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
@@ -191,7 +194,7 @@ def test_ctrl_c_exits_130_and_keeps_what_was_computed(cache_dir, tmp_path, times
     kept = json.loads(stranger("cache", "list", "--json").out)
     assert 0 < sum(row["num_images"] for row in kept) < 180
     assert not list(cache_dir.glob("features/*/.*.tmp"))
-    again = stranger("fit", data, "--image-size", SIZE, "--runs-dir", tmp_path / "runs")
+    again = stranger("fit", data, "--image-size", SIZE, "--resize", "squash", "--runs-dir", tmp_path / "runs")
     assert again.code == 0
     assert f"{180 - kept[0]['num_images']:,} images through the backbone" in again.err
 
