@@ -134,6 +134,11 @@ def config_yaml(source: Path, config: FitConfig, settled: dict[str, Settled], ve
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
+def as_pairs(settled: dict[str, Settled]) -> dict[str, tuple[Any, str]]:
+    """Option to (value, why)."""
+    return {name: (value.value, value.reason) for name, value in settled.items()}
+
+
 def command_line(source: Path, config: FitConfig) -> str:
     default, words = FitConfig(), ["regraft", "fit", shlex.quote(str(source))]
     for field in dataclasses.fields(config):

@@ -21,17 +21,29 @@ from regraft.data import Scan
 from regraft.data.split import group_numbers
 from regraft.errors import DataError
 from regraft.evaluate import intervals
+from regraft.evaluate.report_training import Training
 from regraft.export.bundle import save_bundle
 from regraft.features.extract import extract
 from regraft.files import default_cache_dir, write_json, write_text
 from regraft.fit.linear_probe import LinearProbe, fit_linear_probe
 from regraft.held_out import calibrated_head, estimate, held_out_predictions
-from regraft.outcome import Evaluated, command_line, config_yaml, evaluated, model_card, path_rows, result_json, rounded
+from regraft.outcome import (
+    Evaluated,
+    as_pairs,
+    command_line,
+    config_yaml,
+    evaluated,
+    model_card,
+    path_rows,
+    result_json,
+    rounded,
+)
 from regraft.predictions import write_predictions
 from regraft.predictor import Predictor, load
 from regraft.progress import Listener, Stopwatch
 from regraft.settling import backbone_files, settle, tidy, with_training
 from regraft.store import runs
+from regraft.tracking.results import write_linear_probe
 from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
 
 
@@ -162,19 +174,23 @@ def fit(
         predictions = held_out_predictions(manifest, split, features, probe, head)
         found = estimate(manifest, split, predictions, probe, head, config.seed)
 
-    history: list[JSON] | None = None
     further: JSON = {}
-    if config.strategy != "linear_probe":
+    training: Training | None = None
+    if config.strategy == "linear_probe":
+        rows, last = path_rows(probe), probe.chosen_strength
+        write_text(folder / runs.METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        write_linear_probe(folder / runs.TENSORBOARD, rows, settings=as_pairs(settled.options), warn=listener.say)
+    else:
         job = tuning.Job(
             manifest=manifest, split=split, features=features, config=config, backbone=backbone, choice=settled.choice,
             folder=folder, cache_dir=cache_dir, resume=unfinished is not None, listener=listener, watch=watch,
         )  # fmt: skip
         tuned = tuning.fit_tuned(job)
-        further = tuning.beside_probe(job, tuned, found)
-        history, backbone, head = tuned.history, tuned.backbone, tuned.head
-        predictions, found = tuned.predictions, tuned.estimate
+        further, training = tuning.beside_probe(job, tuned, found)
+        last = int(tuned.history[-1]["step"])
+        backbone, head, predictions, found = tuned.backbone, tuned.head, tuned.predictions, tuned.estimate
         with watch.stage("backbone"):
-            settled = with_training(settled, tuned.backbone, tuned.settings, cache_dir)
+            settled = with_training(settled, backbone, tuned.settings, cache_dir)
         write_text(folder / runs.CONFIG, config_yaml(source, config, settled.options, version))
 
     with watch.stage("bundle"):
@@ -192,21 +208,20 @@ def fit(
         )
         tidy(folder)
         write_predictions(folder / runs.PREDICTIONS, predictions, proba=True)
-        if history is None:
-            write_text(folder / runs.METRICS, "".join(json.dumps(row) + "\n" for row in path_rows(probe)))
 
     result = further | result_json(
         scan, manifest, split, found, version, strategy=config.strategy, backbone=backbone.name,
         temperature=head.temperature,
     )  # fmt: skip
     with watch.stage("report"):
-        from regraft.reporting import write_run_report
+        from regraft.reporting import write_board_results, write_run_report
 
         write_run_report(
             folder / runs.REPORT, scan=scan, manifest=manifest, split=split, probe=probe, estimate=found,
             result=result | {"seconds": rounded(watch.seconds)}, settled=settled.options,
-            command=command_line(source, config),
+            command=command_line(source, config), training=training,
         )  # fmt: skip
+        write_board_results(folder / runs.TENSORBOARD, manifest, found, listener, step=last)
     result["seconds"] = rounded(watch.seconds)
     write_json(folder / runs.RESULT, result)  # last: a run without it did not finish
     return Run(path=folder, result=result, metrics=found.intervals, predictions=predictions)

@@ -19,6 +19,7 @@ from regraft.evaluate.report_training import Training
 from regraft.fit.linear_probe import LinearProbe
 from regraft.images import decode
 from regraft.outcome import Evaluated
+from regraft.progress import Listener
 from regraft.types import JSON, Manifest, Split
 
 EXAMPLES_PER_CLASS = 4
@@ -59,6 +60,28 @@ def write_run_report(
         image_examples=_examples(manifest),
     )
     write_report(path, contents)
+
+
+def write_board_results(
+    folder: Path, manifest: Manifest, estimate: Evaluated, listener: Listener, *, step: int
+) -> None:
+    """The measures, the confusion matrix and the worst mistakes, for TensorBoard, behind the curves of the training."""
+    from regraft.tracking.results import write_results
+
+    predictions = estimate.predictions
+    assert predictions.labels is not None
+    write_results(
+        folder,
+        split=estimate.split,
+        step=step,
+        metrics={name: interval.estimate for name, interval in estimate.intervals.items()},
+        labels=predictions.labels,
+        pred_probs=predictions.pred_probs,
+        class_names=predictions.class_names,
+        paths=[str(image) for image in predictions.images],
+        thumbnail=lambda image, pixels: thumbnail(manifest.root / image, pixels),
+        warn=listener.say,
+    )
 
 
 def thumbnail(path: Path, pixels: int) -> bytes | None:

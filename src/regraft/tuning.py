@@ -23,6 +23,7 @@ from regraft import data as data_stage
 from regraft.config import FitConfig, Settled
 from regraft.errors import BackboneError, DataError
 from regraft.evaluate import calibration, intervals
+from regraft.evaluate.report_training import Beside, Training
 from regraft.export.bundle import Head
 from regraft.features.engines import Choice
 from regraft.features.extract import extract
@@ -34,6 +35,7 @@ from regraft.fit.strategies import OFF, Facts, settings_for
 from regraft.models.backbones import Backbone, hash_state
 from regraft.outcome import Evaluated, evaluated
 from regraft.progress import Listener, Stopwatch
+from regraft.store import runs
 from regraft.types import JSON, Features, Manifest, Predictions, Split
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class Job:
     @property
     def checkpoints(self) -> Path:
         """Where the loop keeps its files."""
-        return self.folder / "checkpoints"
+        return self.folder / runs.CHECKPOINTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -125,14 +127,14 @@ def recipe_of(job: Job, module: nn.Module, num_images: int, *, has_validation: b
     return settings_for(job.config.strategy, facts, job.config.training_options())
 
 
-def fit_tuned(job: Job, callbacks: Sequence[Callback] = ()) -> TunedRun:
+def fit_tuned(job: Job) -> TunedRun:
     """Fine-tune, choose, calibrate, estimate.
 
     Raises:
         DataError: too few images to hold any out.
         TrainingError: see `regraft.fit.loop`.
     """
-    return _with_test_set(job, callbacks) if len(job.split.test) else _cross_validated(job, callbacks)
+    return _with_test_set(job) if len(job.split.test) else _cross_validated(job)
 
 
 def split_off_validation(job: Job) -> tuple[Rows, Rows, str]:
@@ -147,12 +149,12 @@ def split_off_validation(job: Job) -> tuple[Rows, Rows, str]:
     return rows[folds != 0], rows[folds == 0], "a fifth of the development images, stratified"
 
 
-def _with_test_set(job: Job, callbacks: Sequence[Callback]) -> TunedRun:
+def _with_test_set(job: Job) -> TunedRun:
     train, val, why = split_off_validation(job)
     job.listener.say(f"{len(train):,} images to train on, {len(val):,} to validate with: {why}")
     module, recipe = _begin(job, len(train), has_validation=True)
     with job.watch.stage("train"):
-        tuned = _train(job, module, recipe, train, val, job.checkpoints, callbacks)
+        tuned = _train(job, module, recipe, train, val, job.checkpoints, _watchers(job, recipe))
     job.listener.say(tuned.weights)
 
     backbone = tuned_backbone(job, tuned.classifier.backbone)
@@ -187,7 +189,7 @@ def _with_test_set(job: Job, callbacks: Sequence[Callback]) -> TunedRun:
     )  # fmt: skip
 
 
-def _cross_validated(job: Job, callbacks: Sequence[Callback]) -> TunedRun:
+def _cross_validated(job: Job) -> TunedRun:
     """Every fold fine-tuned with the same settings, then one more fit on all images: nothing is chosen on the way."""
     rows = job.split.development
     folds = _folds(job, rows, job.config.folds)
@@ -205,7 +207,8 @@ def _cross_validated(job: Job, callbacks: Sequence[Callback]) -> TunedRun:
     module, recipe = _begin(job, len(rows), has_validation=False)
     job.listener.say("the model: a fit on all images")
     with job.watch.stage("train"):
-        tuned = _train(job, module, recipe, rows, None, job.checkpoints, callbacks, share=1 / (num_folds + 1))
+        watchers, share = _watchers(job, recipe), 1 / (num_folds + 1)
+        tuned = _train(job, module, recipe, rows, None, job.checkpoints, watchers, share=share)
     backbone = tuned_backbone(job, tuned.classifier.backbone)
     weight, bias = _plain_head(tuned)
     adjustment, said = _prior_adjustment(job, logits, rows, rows)
@@ -265,6 +268,15 @@ def _begin(job: Job, num_images: int, *, has_validation: bool, quiet: bool = Fal
     if not quiet:
         _tell(job.listener, recipe)
     return module, recipe
+
+
+def _watchers(job: Job, recipe: Recipe) -> list[Callback]:
+    """Who writes the curves down while the model is trained."""
+    from regraft.fit.callbacks import MetricsFile
+    from regraft.fit.tensorboard_callback import TensorBoardCallback
+
+    settings = {name: (choice.value, choice.reason) for name, choice in recipe.items()}
+    return [MetricsFile(job.folder / runs.METRICS), TensorBoardCallback(job.folder / runs.TENSORBOARD, settings)]
 
 
 def _tell(listener: Listener, recipe: Recipe) -> None:
@@ -403,8 +415,8 @@ def _finished(
     )
 
 
-def beside_probe(job: Job, tuned: TunedRun, probe: Evaluated) -> JSON:
-    """What `result.json` says besides: facts of the training, and the linear probe on the same images.
+def beside_probe(job: Job, tuned: TunedRun, probe: Evaluated) -> tuple[JSON, Training]:
+    """What `result.json` and the report say besides: facts of the training, and the linear probe on the same images.
 
     Args:
         job: the job.
@@ -413,7 +425,7 @@ def beside_probe(job: Job, tuned: TunedRun, probe: Evaluated) -> JSON:
 
     Returns:
         `{"training": {…}, "beside": {"strategy", "metrics": {measure: interval}, "difference": {measure: interval}}}`,
-        the difference being tuned minus probe, paired.
+        the difference being tuned minus probe, paired; and the same for the report.
     """
     rows = job.split.test if len(job.split.test) else job.split.development
     difference = intervals.paired_difference(
@@ -425,6 +437,18 @@ def beside_probe(job: Job, tuned: TunedRun, probe: Evaluated) -> JSON:
         f"beside the solved head on the frozen backbone: {job.config.metric} {100 * gain.estimate:+.1f} points "
         f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
     )
+    seconds = job.watch.seconds
+    contents = Training(
+        history=tuned.history,
+        metric=job.config.metric,
+        settings=[(name, value.value, value.reason) for name, value in tuned.settings.items()],
+        notes=[str(tuned.facts["weights"]), str(tuned.facts["stopped"]), str(tuned.facts["prior_adjustment"])],
+        beside=Beside(
+            metrics=probe.intervals,
+            difference=difference,
+            seconds=(seconds.get("fit", 0.0), seconds.get("train", 0.0) + seconds.get("folds", 0.0)),
+        ),
+    )
     return {
         "training": tuned.facts,
         "beside": {
@@ -432,7 +456,7 @@ def beside_probe(job: Job, tuned: TunedRun, probe: Evaluated) -> JSON:
             "metrics": {name: interval.as_dict() for name, interval in probe.intervals.items()},
             "difference": {name: interval.as_dict() for name, interval in difference.items()},
         },
-    }
+    }, contents
 
 
 def _save_array(path: Path, values: NDArray[np.float32]) -> None:

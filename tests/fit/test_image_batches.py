@@ -73,7 +73,7 @@ def test_a_batch_without_any_readable_image_is_an_error():
     def load(epoch: int, item: int) -> np.ndarray:
         raise OSError("the disk is gone")
 
-    with pytest.raises(DataError, match="all 5 of one cannot .the disk is gone."):
+    with pytest.raises(DataError, match=r"all 5 of one cannot .the disk is gone."):
         list(ImageBatches(load, LABELS, batch_size=5))
 
 

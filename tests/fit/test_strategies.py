@@ -49,7 +49,7 @@ def test_options_of_the_config_are_settings():
 def test_mistakes_are_told():
     with pytest.raises(UsageError, match="'linear_probe'"):
         settings_for("linear_probe", facts())
-    with pytest.raises(UsageError, match="'epoch' is no setting of training .did you mean 'epochs'"):
+    with pytest.raises(UsageError, match=r"'epoch' is no setting of training .did you mean 'epochs'"):
         settings_for("full", facts(), {"epoch": 3})
     with pytest.raises(UsageError, match="strategy lp_ft freezes none"):
         settings_for("lp_ft", facts(), {"cached_views": 2})

@@ -199,7 +199,7 @@ _LR = {
 _LAYER_DECAY = {
     "light": Choice(1.0, "what is trained lies close to the head"),
     "lp_ft": Choice(
-        0.9, "early layers are general, move them less (Clark et al. 2020); a ninth at sixteen blocks' depth"
+        0.9, "early layers are general, move them less (Clark et al. 2020); a fifth of the rate sixteen layers down"
     ),
     "full": Choice(1.0, "the classical recipe: one rate for all layers"),
     "scratch": Choice(1.0, "nothing is worth keeping"),
