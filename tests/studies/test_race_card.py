@@ -52,7 +52,7 @@ def test_words_say_the_numbers(outcome):
     said = paragraph(outcome)
     assert "600 images" in said
     assert "the time" in said
-    assert re.search(r"[+-]\d+\.\d ± \d+\.\d points", said)
+    assert re.search(r"[+−]\d+\.\d ± \d+\.\d points", said)
     told = "\n".join(lines(outcome))
     assert "next 50 images would help most in class" in told
     assert "Dropped: scratch" in told

@@ -16,7 +16,7 @@ from regraft.evaluate import charts
 from regraft.evaluate.charts import Scale, ticks
 from regraft.studies.race.card_png import headline
 from regraft.studies.race.outcome import Outcome, Raced
-from regraft.studies.race.words import images, lines, paragraph, phrase
+from regraft.studies.race.words import images, lines, near, paragraph, phrase
 
 WIDTH, BOTTOM = 540, 300
 
@@ -42,8 +42,8 @@ def html_fragment(outcome: Outcome) -> str:
 <th class="num">Seconds</th><th class="num">Trainings</th></tr></thead>
 <tbody>{rows}</tbody></table></div>
 <p class="note">Cross-validated on the {outcome.num_images:,} development images, each training on
-{outcome.num_train:,} of them; the locked test set took no part. Good enough: within {100 * outcome.delta:g} of a point
-of the best. {_standing(outcome)}</p>
+{outcome.num_train:,} of them; the locked test set took no part. Good enough: within {near(outcome.delta)} of
+the best. {_standing(outcome)}</p>
 <ul class="sentences">{more}</ul>
 </section>"""
 

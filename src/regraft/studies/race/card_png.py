@@ -234,7 +234,7 @@ def _place(axes: Any, outcome: Outcome) -> None:
     axes.set_yticks(decades, [f"{d:,.0f}" for d in decades])
     axes.set_yticks([], minor=True)
     axes.set_ylabel("images a class", fontsize=8.5, color=QUIET, labelpad=2)
-    axes.set_xlabel("similarity to the backbone's training images", fontsize=8.5, color=QUIET)
+    axes.set_xlabel("similarity to the backbone's training images", fontsize=7.8, color=QUIET)
     axes.set_title("Where your data stand", fontsize=9.5, color=INK, loc="left", weight="bold")
     _plain(axes)
 

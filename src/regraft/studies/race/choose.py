@@ -137,7 +137,7 @@ def _actions(standing: Standing, met: Circumstances, ours: int, rival: int) -> l
         who = " and ".join(str(standing.arms[i]) for i in behind)
         found.append(
             Action(
-                kind="full_size", words=f"train {who} once on all images ({_duration(cost)})",
+                kind="full_size", words=f"train {who} once on all images, {_duration(cost)}",
                 half_width=half(images + training), before=before, seconds=cost,
             )
         )  # fmt: skip
@@ -150,7 +150,7 @@ def _actions(standing: Standing, met: Circumstances, ours: int, rival: int) -> l
         found.append(
             Action(
                 kind="seeds",
-                words=f"{more} more training{'s' if more > 1 else ''} of {names}, other seeds ({_duration(cost)})",
+                words=f"{more} more training{'s' if more > 1 else ''} of {names}, other seeds, {_duration(cost)}",
                 half_width=half(images * covered / min(1.0, 2 * covered) + training / 2 + drift), before=before,
                 seconds=cost,
             )

@@ -60,7 +60,7 @@ def find_crossing(cheap: Curve | None, costly: Curve | None) -> Crossing:
         cheap, costly: of the same race; None where too few sizes were measured.
     """
     if cheap is None or costly is None:
-        return _unknown("not known: too few sizes were measured", 0.5, 0.5)
+        return _unknown("not known, for too few sizes were measured", 0.5, 0.5)
     grid, last = cheap.grid, cheap.last
     smallest = int(np.argmin(np.abs(grid - max(cheap.sizes[0], costly.sizes[0]))))
     above = (costly.draws - cheap.draws)[:, smallest:]
@@ -68,19 +68,19 @@ def find_crossing(cheap: Curve | None, costly: Curve | None) -> Crossing:
     small, large = float((above[:, 0] > 0).mean()), float((above[:, -1] > 0).mean())
     end = f"{4 * last:,}"
     if not (cheap.well_behaved and costly.well_behaved):
-        return _unknown("not known: a curve does not rise with more images", small, large)
+        return _unknown("not known, for a curve does not rise with more images", small, large)
     if small >= SURE and large >= SURE:
         return _unknown(f"it leads from {sizes[0]:,.0f} images on, the fewest measured", small, large)
     if 1 - small >= SURE and 1 - large >= SURE:
         return _unknown(f"nowhere up to {end} images", small, large)
     if 1 - small < SURE or large < SURE:
-        return _unknown(f"beyond {end} images, or nowhere: not known", small, large)
+        return _unknown(f"not known, beyond {end} images or nowhere", small, large)
     at = np.array([_from_on(row, sizes) for row in above])
     low, median, high = np.quantile(at, [0.5 - LEVEL / 2, 0.5, 0.5 + LEVEL / 2], method="inverted_cdf")
     if not np.isfinite(median):
-        return _unknown(f"beyond {end} images, or nowhere: not known", small, large)
+        return _unknown(f"not known, beyond {end} images or nowhere", small, large)
     if not np.isfinite(high) and low <= sizes[0] * 1.001:
-        return _unknown(f"not known: anywhere from {sizes[0]:,.0f} images to beyond {end}", small, large)
+        return _unknown(f"not known, anywhere from {sizes[0]:,.0f} images to beyond {end}", small, large)
     top = float(high) if np.isfinite(high) else None
     until = f"{high:,.0f}" if top is not None else f"beyond {end}"
     return Crossing(

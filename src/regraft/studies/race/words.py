@@ -23,7 +23,12 @@ def phrase(outcome: Outcome, strategy: str, backbone: str) -> str:
 def points(interval: Interval) -> str:
     """A difference as "+0.4 ± 0.9 points": half the width of its interval, rounded outward where it is skewed."""
     half = max(interval.high - interval.estimate, interval.estimate - interval.low)
-    return f"{100 * interval.estimate:+.1f} ± {100 * half:.1f} points"
+    return f"{100 * interval.estimate:+.1f} ± {100 * half:.1f} points".replace("-", "−")
+
+
+def near(delta: float) -> str:
+    """How far below the best is good enough: "1 point", "0.5 points"."""
+    return f"{100 * delta:g} {'point' if round(100 * delta, 9) == 1 else 'points'}"
 
 
 def times(ratio: float) -> str:
@@ -44,10 +49,10 @@ def reason(outcome: Outcome) -> str:
     chosen = outcome[outcome.chosen]
     name = phrase(outcome, outcome.chosen.strategy, outcome.chosen.backbone)
     metric = outcome.metric.replace("_", " ")
-    near = f"within {100 * outcome.delta:g} {'point' if outcome.delta == 0.01 else 'points'} of the best {metric}"
+    good = f"within {near(outcome.delta)} of the best {metric}"
     if outcome.resolved:
-        return f"{name} is the cheapest that is {near} (probability {chosen.p_within:.2f})"
-    return f"no arm is {near} with probability 0.90; {name} is nearest to it ({chosen.p_within:.2f})"
+        return f"{name} is the cheapest that is {good} (probability {chosen.p_within:.2f})"
+    return f"no arm is {good} with probability 0.90; {name} is nearest to it ({chosen.p_within:.2f})"
 
 
 def paragraph(outcome: Outcome) -> str:
@@ -141,5 +146,5 @@ def _help(outcome: Outcome) -> str:
         f"± {100 * first.half_width:.1f})"
     )
     if rest:
-        said += "; " + "; ".join(f"{one.words} (± {100 * one.half_width:.1f})" for one in rest)
+        said += "; or " + "; ".join(f"{one.words} (± {100 * one.half_width:.1f})" for one in rest)
     return said + "."
