@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from regraft import data as data_stage
 from regraft.config import FitConfig, Settled
-from regraft.errors import BackboneError, DataError
+from regraft.errors import BackboneError, DataError, UsageError
 from regraft.evaluate import calibration, intervals
 from regraft.evaluate.report_training import Beside, Training
 from regraft.export.bundle import Head
@@ -132,8 +133,14 @@ def fit_tuned(job: Job) -> TunedRun:
 
     Raises:
         DataError: too few images to hold any out.
+        UsageError: started as one of several processes.
         TrainingError: see `regraft.fit.loop`.
     """
+    if (world := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UsageError(
+            f"regraft fit trains in one process, this is one of {world}: start it without torchrun, or train with "
+            "rg.Trainer in a script of your own, which several processes share (docs/training-loop.md)"
+        )
     return _with_test_set(job) if len(job.split.test) else _cross_validated(job)
 
 
