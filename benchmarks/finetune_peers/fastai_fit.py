@@ -12,7 +12,7 @@ import fastai.vision.all as fv
 import torch
 from clock import Clock, arguments
 
-OPTIONS = {"recipe": "crops", "batch_size": 64, "workers": 2, "base_lr": 2e-3, "channels_last": False}
+OPTIONS = {"recipe": "crops", "batch_size": 64, "workers": 2, "base_lr": 2e-3}
 
 
 class Looks(fv.Callback):
@@ -55,8 +55,6 @@ def main() -> None:
         dls, args.architecture, metrics=fv.accuracy, cbs=Looks(clock),
         pretrained_cfg_overlay={"file": str(args.weights)},
     )  # fmt: skip
-    if o["channels_last"]:
-        learn.to_channelslast(use_amp=False) if hasattr(learn, "to_channelslast") else None
     with learn.no_bar(), learn.no_logging():
         learn.fine_tune(args.epochs, base_lr=o["base_lr"])
     versions = {"fastai": fastai.__version__, "torch": torch.__version__}

