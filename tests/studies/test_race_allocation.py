@@ -41,7 +41,7 @@ def test_all_arms_meet_the_same_occasions():
 
 
 @pytest.mark.parametrize("wrong", [0.4, 1.0, 3.0])
-@pytest.mark.parametrize("budget", [20.0, 60.0, 200.0])
+@pytest.mark.parametrize("budget", [20.0, 60.0])
 def test_the_budget_is_kept_to_a_tenth(wrong, budget):
     """Also where the arms' own estimates are three times too low or too high."""
     labels, ids, hashes = data(150)

@@ -41,7 +41,7 @@ def test_values_are_the_measures(metric):
 def test_coverage_of_the_gain_over_500_simulations():
     hits, width, truth = 0, 0.0, 0.04
     for seed in range(500):
-        labels, ids, hashes = data(30, seed=seed)
+        labels, ids, hashes = data(20, seed=seed)
         made = plan(labels, ids, hashes, num_classes=3, num_repeats=1, seed=seed)
         evidence = Evidence()
         for name, error, cells in (("linear_probe", 0.2, 5), ("lp_ft", 0.2 - truth, 3)):
@@ -58,7 +58,7 @@ def test_coverage_of_the_gain_over_500_simulations():
         hits += gain.low <= truth <= gain.high
         width += gain.high - gain.low
     assert 0.73 <= hits / 500 <= 0.9
-    assert width / 500 < 0.2
+    assert width / 500 < 0.25
 
 
 def test_training_variance_is_found_and_not_taken_for_the_images():
@@ -133,14 +133,14 @@ def test_unresolved_says_what_would_help_most():
 def test_ties_come_out_unresolved():
     """Two arms that are equally good, with few images: nobody can know, and nobody says so."""
     curves = {"linear_probe": lambda m: 0.2, "light": lambda m: 0.2}
-    found = [run(curves, per_class=15, seed=s, budget=60.0, delta=0.005) for s in range(20)]
+    found = [run(curves, per_class=15, seed=s, budget=60.0, delta=0.005) for s in range(12)]
     unresolved = [one for one in found if not one.resolved]
-    assert len(unresolved) >= 14  # at 0.9 a fifth of such races ends with one of the two by chance
+    assert len(unresolved) >= 8  # at 0.9 a fifth of such races ends with one of the two by chance
     assert all(one.choice.actions for one in unresolved)
     assert all(one.as_dict()["crossing"] is None for one in unresolved)
 
 
 def test_a_wide_tolerance_takes_the_probe_of_equals():
     curves = {"linear_probe": lambda m: 0.2, "light": lambda m: 0.2}
-    found = [run(curves, per_class=150, seed=s, budget=1e4, delta=0.08) for s in range(6)]
+    found = [run(curves, per_class=150, seed=s, budget=1e4, delta=0.08) for s in range(4)]
     assert all(one.resolved and one.chosen.strategy == "linear_probe" for one in found)

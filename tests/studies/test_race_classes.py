@@ -29,7 +29,7 @@ class Unequal:
 
 def test_the_class_that_still_learns_is_found():
     first = 0
-    for seed in range(20):
+    for seed in range(10):
         labels, ids, hashes = data(60, num_classes=4, seed=seed)
         made = plan(labels, ids, hashes, num_classes=4, num_repeats=3, seed=seed)
         arm, evidence = Unequal(labels), Evidence()
@@ -47,7 +47,7 @@ def test_the_class_that_still_learns_is_found():
         assert {one.class_name for one in found} == set("abcd")
         assert all(0 <= one.gain.low <= one.gain.estimate <= one.gain.high for one in found)
         first += found[0].class_name == "c"
-    assert first >= 18
+    assert first >= 9
 
 
 def test_one_size_says_nothing_of_classes():
