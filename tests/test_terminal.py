@@ -107,7 +107,7 @@ def test_other_stages_say_where_they_are_every_ten_seconds(clock: Clock) -> None
             clock.now += 1.0
             listener.progress(done, 100)
     first, second, last = output(listener).splitlines()
-    assert first == "extract: 10 of 100, 1 images/s, 1 min 30 s left"
+    assert first == "extract: 10 of 100, 1.0 images/s, 1 min 30 s left"
     assert second.startswith("extract: 20 of 100")
     assert last.startswith("extract ")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,13 +60,15 @@ class LrRange:
         )
         lines = [f"{tried}: {found.reason}.", f"A fit takes lr {usual:.1e} unless told otherwise: {why}."]
         if found.valley is None:
-            begins = ", as a solved head leaves little to gain in a few steps" if self.strategy != "full" else ""
+            begins = (
+                ", as a solved head leaves little to gain in a few steps" if self.strategy in ("light", "lp_ft") else ""
+            )
             return [*lines, f"No rate is proposed{begins}: stay with {usual:.1e}."]
         lines.append(
             "The proposal is where the loss of the first steps falls; whether it ends in a better "
             "model is not known. Try it beside the usual rate, and judge by validation:"
         )
-        return [*lines, f"  regraft fit {data} --strategy {self.strategy} --lr {found.valley:.1e}"]
+        return [*lines, f"  regraft fit {shlex.quote(data)} --strategy {self.strategy} --lr {found.valley:.1e}"]
 
 
 def lr_range(

@@ -24,7 +24,10 @@ PLAIN_EVERY_SECONDS = 10.0
 PLAIN_TRAINING_SECONDS = 300.0
 """The same within an epoch of training, which has a line of its own at its end."""
 
-_UNITS = {"scan": "files/s", "extract": "images/s", "fit": "problems/s", "predict": "images/s", "evaluate": "images/s"}
+_UNITS = {
+    "scan": "files/s", "extract": "images/s", "prefix": "images/s", "fit": "problems/s", "predict": "images/s",
+    "evaluate": "images/s", "lr-find": "steps/s",
+}  # fmt: skip
 _BAR = 20
 _REDRAWN_SECONDS = 0.1
 
@@ -92,7 +95,8 @@ class TerminalListener(Listener):
         if stage.trains:
             details = self._training_details()
         else:
-            rate = f"{done / max(now - stage.began, 1e-9):,.0f} {_UNITS.get(stage.name, '/s')}"
+            pace = done / max(now - stage.began, 1e-9)
+            rate = f"{pace:,.{int(0 < pace < 10)}f} {_UNITS.get(stage.name, '/s')}"
             details = [rate, _left((total - done) * (now - stage.began) / done) if done else ""]
         count = f"{done:,} of {total:,}"
         if self.console.is_terminal:
