@@ -113,6 +113,16 @@ def test_the_cheapest_that_is_good_enough():
     assert not near.actions
 
 
+def test_meanwhile_the_cheap_one_and_not_the_uncertain_one():
+    rng = np.random.default_rng(0)
+    draws = 0.9 + rng.standard_normal((500, 2)) * np.array([0.005, 0.08])
+    draws += 0.9 - draws.mean(axis=0)
+    found = choose(standing(draws), circumstances(2), delta=0.001)
+    assert not found.resolved
+    assert found.number == 0
+    assert found.p_within[1] > 0.4
+
+
 def test_unresolved_says_what_would_help_most():
     rng = np.random.default_rng(0)
     draws = 0.9 + 0.03 * rng.standard_normal((500, 2))

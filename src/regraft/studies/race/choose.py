@@ -50,7 +50,8 @@ class Choice:
     """What to take.
 
     Attributes:
-        number: of the arm; where unresolved, the one that is most probably good enough.
+        number: of the arm; where unresolved, the cheapest that is good enough by the estimates alone. Not the one that
+            is most probably good enough: an arm that was hardly trained has a wide interval, which is no merit.
         resolved: it is good enough with probability 0.9.
         p_within: float64 (A,): probability that an arm is within δ of the best.
         rival: number of the arm that is most likely to be better by more than δ; None where there is one arm.
@@ -102,7 +103,8 @@ def choose(standing: Standing, circumstances: Circumstances, *, delta: float, en
     p_within = within(standing, delta)
     costs = np.asarray(circumstances.seconds, np.float64)
     fit = [i for i in np.argsort(costs, kind="stable").tolist() if p_within[i] >= enough]
-    number = fit[0] if fit else max(range(len(costs)), key=lambda i: (round(float(p_within[i]), 6), -costs[i]))
+    near = np.flatnonzero(standing.estimates >= standing.estimates.max() - delta - 1e-12)
+    number = fit[0] if fit else int(min(near, key=lambda i: (costs[i], -standing.estimates[i])))
     rivals = [i for i in range(len(costs)) if i != number]
     ahead = [float((standing.draws[:, i] - standing.draws[:, number] > delta).mean()) for i in rivals]
     rival = rivals[int(np.argmax(ahead))] if rivals else None

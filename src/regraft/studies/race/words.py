@@ -52,7 +52,10 @@ def reason(outcome: Outcome) -> str:
     good = f"within {near(outcome.delta)} of the best {metric}"
     if outcome.resolved:
         return f"{name} is the cheapest that is {good} (probability {chosen.p_within:.2f})"
-    return f"no arm is {good} with probability 0.90; {name} is nearest to it ({chosen.p_within:.2f})"
+    return (
+        f"no arm is {good} with probability 0.90; {name} is the cheapest that is by the estimates "
+        f"({chosen.p_within:.2f})"
+    )
 
 
 def paragraph(outcome: Outcome) -> str:
