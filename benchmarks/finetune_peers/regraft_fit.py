@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import csv
 import tempfile
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import matplotlib.figure  # noqa: F401 - what `fit` imports as it goes: its imports do not count, as nobody's do
 import numpy as np
@@ -20,9 +23,9 @@ import timm  # noqa: F401
 import torch
 from clock import Clock, arguments
 
-from regraft import environment, pipeline, reporting, tuning  # noqa: F401
+from regraft import environment, pipeline, reporting  # noqa: F401
 from regraft.fit.callbacks import Callback
-from regraft.fit.fine_tune import fine_tune  # noqa: F401
+from regraft.fit.fine_tune import Tuned
 from regraft.fit.history import Row
 from regraft.fit.inputs import Images
 from regraft.fit.loader import ImageBatches
@@ -79,22 +82,23 @@ def main() -> None:
         manifest = write_manifest(folder / "images.csv", train, test)
         clock = Clock()
 
-        def watched(job: tuning.Job) -> tuning.TunedRun:
-            names = list(job.manifest.class_names)
-            with clock.aside():
-                labels = np.array([names.index(path.parent.name) for path in test])
-                looks = Looks(clock, test, labels, job.backbone.transform)
-            return fit_tuned(job, [looks])
+        names = np.unique([path.parent.name for path in train])
+        labels = np.searchsorted(names, [path.parent.name for path in test])
 
-        fit_tuned = tuning.fit_tuned
-        tuning.fit_tuned = watched  # type: ignore[assignment]  # rg.fit offers no place to look in from
+        def watched(*values: Any, transform: Transform, callbacks: Sequence[Callback] = (), **named: Any) -> Tuned:
+            with clock.aside():
+                looks = Looks(clock, test, labels, transform)
+            return fine_tune(*values, transform=transform, callbacks=[*callbacks, looks], **named)
+
+        module = import_module("regraft.fit.fine_tune")
+        fine_tune = module.fine_tune
+        module.fine_tune = watched  # rg.fit offers no place to look in from
         run = pipeline.fit(
             manifest, epochs=args.epochs, image_size=args.size, seed=args.seed, runs_dir=folder / "runs",
             cache_dir=folder / "cache", backbone=args.architecture, **o,
         )  # fmt: skip
         with clock.aside():
-            names = np.array(run.model.class_names)
-            labels = np.searchsorted(names, [path.parent.name for path in test])
+            assert list(names) == list(run.model.class_names)
             predicted = run.model.predict_proba([str(path) for path in test]).argmax(axis=1)
             clock.look("the model", labels, predicted)
         result = run.result
