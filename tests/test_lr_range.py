@@ -34,7 +34,8 @@ def test_a_curve_is_proposed_from_images_and_drawn(cli, trained, tmp_path: Path)
     assert found["lrs"][0] == 1e-6
     assert len(found["lrs"]) == len(found["losses"]) == len(found["smoothed"]) == found["num_steps"]
     assert {"proposed", "steepest", "reason", "usual", "num_images", "batch_size"} <= set(found)
-    assert Image.open(tmp_path / "curve.png").size == (1152, 704)
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.size == (1152, 704)
 
 
 def test_a_file_is_replaced_only_where_it_is_named(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

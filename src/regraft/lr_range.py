@@ -159,8 +159,8 @@ def draw(path: Path, ranged: LrRange) -> None:
     axes.plot(found.lrs, found.smoothed, color="#1f5f9e", linewidth=2, label="smoothed")
     # The blow-up at the end would squeeze the descent, which is what one looks for, into a line.
     lowest, first = min(found.smoothed), found.smoothed[0]
-    top = max(max(found.losses[: max(5, len(found.losses) // 4)]), first + (first - lowest))
-    axes.set_ylim(min(found.losses) - 0.05 * (top - lowest), min(top + 0.1 * (top - lowest), max(found.losses) * 1.05))
+    span = max(first - lowest, 0.02 * abs(first))
+    axes.set_ylim(lowest - 0.6 * span, first + 1.2 * span)
     for rate, text, style in (
         (ranged.usual[0], f"usual {ranged.usual[0]:.1e}", ":"),
         (found.valley, f"proposed {found.valley:.1e}" if found.valley is not None else "", "--"),
@@ -168,7 +168,7 @@ def draw(path: Path, ranged: LrRange) -> None:
         if rate is not None and found.lrs[0] <= rate <= found.lrs[-1]:
             axes.axvline(rate, color="#b85410" if style == "--" else "#566072", linestyle=style, label=text)
     axes.set_xlabel("learning rate of the head")
-    axes.set_ylabel("loss")
+    axes.set_ylabel("loss, batches made comparable")
     axes.set_title(
         f"Range test: {ranged.strategy}, {len(found.lrs)} steps of {ranged.batch_size} images", loc="left", fontsize=11
     )

@@ -14,7 +14,7 @@ from conftest import fake_backbone
 from regraft.errors import DataError, UsageError
 from regraft.fit.inputs import Images
 from regraft.fit.lr_finder import LearningRates
-from regraft.fit.lr_search import search_lr
+from regraft.fit.lr_search import paired, search_lr
 from regraft.fit.recipes import Recipe
 from regraft.fit.strategies import Facts, settings_for
 from regraft.progress import Listener
@@ -95,6 +95,47 @@ def test_the_same_seed_gives_the_same_curve_and_it_is_the_first_loss_of_the_solv
     assert first.losses[0] == pytest.approx(np.log(2))  # a head of zeros says one half to each
     other = search(fake_backbone().build(), recipe_for("lp_ft"), num_steps=12, seed=1)
     assert first.losses != other.losses
+
+
+def curve(*, fall: float, noise: float, num: int = 60) -> tuple[LearningRates, list[float]]:
+    """As from a range test: flat, falling between 1e-4 and 1e-2, rising."""
+    rng = np.random.default_rng(0)
+    lrs = np.logspace(-6, 0, num)
+    effect = -fall * np.clip(np.log10(lrs / 1e-4) / 2, 0, 1) + 20 * fall * np.clip(np.log10(lrs / 1e-2), 0, None)
+    before = rng.normal(1.0, 0.4, num).tolist()
+    losses = effect + noise * rng.normal(size=num) + before[0]
+    smoothed, mean = [], 0.0
+    for step, loss in enumerate(losses.tolist()):
+        mean = 0.9 * mean + 0.1 * loss
+        smoothed.append(mean / (1 - 0.9 ** (step + 1)))
+    found = LearningRates(
+        lrs=tuple(lrs.tolist()), losses=tuple(losses.tolist()), smoothed=tuple(smoothed), valley=0.5, steepest=0.5,
+        reason="all 60 steps were run; proposed something else",
+    )  # fmt: skip
+    return found, before
+
+
+def test_the_proposal_lies_within_the_descent_however_batches_differ() -> None:
+    found = paired(*curve(fall=0.05, noise=0.001))
+    assert found.valley is not None
+    assert 1e-4 < found.valley < 1e-2
+    assert found.steepest is not None
+    assert 1e-4 < found.steepest < 2e-2
+    assert found.reason.startswith("all 60 steps were run; proposed ")
+    assert "something else" not in found.reason
+    assert found.losses[0] == pytest.approx(np.mean(curve(fall=0.05, noise=0.001)[1]), abs=0.01)
+
+
+def test_a_fall_within_chance_proposes_nothing() -> None:
+    found = paired(*curve(fall=0.0, noise=0.1))
+    assert found.valley is None
+    assert found.steepest is None
+    assert "by more than chance" in found.reason
+
+
+def test_at_a_rate_of_nothing_the_losses_are_those_of_the_unchanged_weights() -> None:
+    found = search(fake_backbone().build(), recipe_for("full"), num_steps=10, low=1e-12, high=1e-11)
+    assert np.ptp(found.losses) < 1e-5  # batches differ by far more
 
 
 def test_layer_decay_and_clipping_are_those_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,8 @@ def training_curves(course: Course, *, name: str = "course") -> str:
         highest = max(p.y for p in points)
         w = Scale(0.0, highest, top + 36, top)
         body.append(_grid_y(x, w, [(0.0, "0"), (highest, "")]))
-        body.append(f'<text class="axis-name" x="50" y="{top - 12}">learning rate, at most {_short(highest)}</text>')
+        named = f"learning rate at the end of the epoch, up to {_short(highest)}"
+        body.append(f'<text class="axis-name" x="50" y="{top - 12}">{named}</text>')
         body.append(_line(points, x, w, "curve quiet-curve"))
         body += [_quiet(p, x, w) for p in points] if dots else []
         bottom = top + 36
@@ -90,11 +91,11 @@ def training_curves(course: Course, *, name: str = "course") -> str:
     if course.best is not None:
         at = x(course.epochs[course.best])
         body += [f'<line class="chosen" x1="{at}" x2="{at}" y1="{t}" y2="{b}"/>' for t, b in panels]
-        named = 50 + 7.5 * len(f"{course.metric_name}, validation" if values else "loss: training, validation…")
+        name_ends = 50 + 7.5 * len(f"{course.metric_name}, validation" if values else "loss: training, validation…")
         above, below = panels[1 if values else 0]
-        left_of = at - 42 > named and at > middle
+        left_of = at - 42 > name_ends and at > middle
         height = (
-            above - 6 if left_of or at + 6 > named else below - 6
+            above - 6 if left_of or at + 6 > name_ends else below - 6
         )  # above the panel, or in it where its name stands
         side, shift = ("end", -6) if left_of else ("start", 6)
         body.append(f'<text class="chosen-name" x="{at + shift:.2f}" y="{height:g}" text-anchor="{side}">best</text>')
