@@ -31,6 +31,8 @@ class FitConfig:
             lp_ft everything, from the solved head; full everything, with a new head; scratch from random weights.
         metric: What the correction for rare classes and the best epoch are chosen for: macro_f1, balanced_accuracy or
             accuracy.
+        balance: Of strategy linear_probe: what is done for rare classes: logit_adjustment, or auto, the remedy that
+            regraft balance finds (slower).
         epochs: Passes over the training images; by default by their number.
         batch_size: Images a step.
         lr: Learning rate of the head.
@@ -84,6 +86,7 @@ class FitConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     strategy: Literal["linear_probe", "light", "lp_ft", "full", "scratch"] = "linear_probe"
     metric: Literal["macro_f1", "balanced_accuracy", "accuracy"] = "macro_f1"
+    balance: Literal["logit_adjustment", "auto"] = "logit_adjustment"
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -149,6 +152,11 @@ class FitConfig:
             wrong.append(
                 f"{', '.join(unused)}: {'an option' if len(unused) == 1 else 'options'} of training, and strategy "
                 "linear_probe solves a head on frozen features: choose strategy light, lp_ft, full or scratch"
+            )
+        if self.strategy != "linear_probe" and self.balance != "logit_adjustment":
+            wrong.append(
+                f"balance={self.balance} compares heads on frozen features, strategy {self.strategy} trains: give --loss "
+                "or --sampling"
             )
         if self.resume is not None and self.init_from is not None:
             wrong.append("resume goes on with a run, init_from begins a new one: give one of them")

@@ -203,7 +203,12 @@ def fit(
             backbone=backbone,
             backbone_files=backbone_files(settled, folder),
             versions=environment.versions(),
-            details={"strategy": config.strategy, "data_version": version, "fingerprint": features.fingerprint},
+            details={
+                "strategy": config.strategy,
+                "data_version": version,
+                "fingerprint": features.fingerprint,
+                "flip": config.flip and settled.options["augment"].value != "none",
+            },
             card=model_card(manifest, backbone, found, config),
         )
         tidy(folder)

@@ -25,8 +25,8 @@ PLAIN_TRAINING_SECONDS = 300.0
 """The same within an epoch of training, which has a line of its own at its end."""
 
 _UNITS = {
-    "scan": "files/s", "extract": "images/s", "prefix": "images/s", "fit": "problems/s", "predict": "images/s",
-    "evaluate": "images/s", "lr-find": "steps/s",
+    "scan": "files/s", "extract": "images/s", "resize": "images/s", "prefix": "images/s", "fit": "problems/s",
+    "predict": "images/s", "evaluate": "images/s", "lr-find": "steps/s",
 }  # fmt: skip
 _BAR = 20
 _REDRAWN_SECONDS = 0.1

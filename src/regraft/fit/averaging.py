@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 State = Mapping[str, Any]
 NUM_IN_SOUP = 3
-ALPHAS = (0.25, 0.5, 0.75)
+ALPHAS = (0.0, 0.25, 0.5, 0.75)
+"""0 is the start itself: training that made it worse is undone."""
 
 
 class BestEpochs(Callback):
