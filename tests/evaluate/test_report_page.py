@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import HOSTILE, contents
+from report_samples import HOSTILE, contents, trained
 
 from regraft.evaluate.report import write_report
 
@@ -22,6 +22,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "usual": {},
     "hostile": {"names": HOSTILE},
     "many": {"names": tuple(f"a long class name that goes on, number {i}" for i in range(200)), "num_images": 4000},
+    "trained": {"training": trained()},
     "empty": {"num_images": 0, "num_findings": 0, "path": (), "choice": "", "config": {}, "env": {}},
 }
 
@@ -93,8 +94,12 @@ def test_it_reads_the_same_without_scripts(browser: Any, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scheme"), [("usual", "light"), ("usual", "dark"), ("hostile", "light"), ("empty", "dark")]
-)
+    ("name", "scheme"),
+    [
+        ("usual", "light"), ("usual", "dark"), ("hostile", "light"), ("trained", "light"), ("trained", "dark"),
+        ("empty", "dark"),
+    ],
+)  # fmt: skip
 def test_no_serious_barrier_to_anyone(browser: Any, folder: Path, name: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     page = opened(browser, folder / f"{name}.html", scheme=scheme)
