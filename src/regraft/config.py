@@ -155,8 +155,8 @@ class FitConfig:
             )
         if self.strategy != "linear_probe" and self.balance != "logit_adjustment":
             wrong.append(
-                f"balance={self.balance} compares heads on frozen features, strategy {self.strategy} trains: give --loss "
-                "or --sampling"
+                f"balance={self.balance} compares heads on frozen features, and strategy {self.strategy} trains: give "
+                "--loss or --sampling"
             )
         if self.resume is not None and self.init_from is not None:
             wrong.append("resume goes on with a run, init_from begins a new one: give one of them")
