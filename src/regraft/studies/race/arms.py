@@ -96,9 +96,9 @@ class LinearProbeArm:
     name: str = field(default="linear_probe", init=False)
 
     def estimate_seconds(self, num_train: int) -> float:
-        """Some 6 s for 10,000 x 1280 and 10 classes on two cores, and a tenth of a second for nothing at all."""
+        """Some 15 s for 10,000 x 1280 and 10 classes on two cores, and a tenth of a second for nothing at all."""
         width = int(self.features.shape[1])
-        return 0.1 + 6.0 * (num_train / 10_000) * (width / 1280) * max(1.0, self.num_classes / 10)
+        return 0.1 + 15.0 * (num_train / 10_000) * (width / 1280) * max(1.0, self.num_classes / 10)
 
     def measure(self, train_rows: NDArray[np.int64], eval_rows: NDArray[np.int64], seed: int) -> Answers:
         """As `Arm.measure`. Classes that the rows lack are never answered."""
