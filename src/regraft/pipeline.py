@@ -10,9 +10,10 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regraft import data as data_stage
 from regraft import environment, resuming, tuning
@@ -26,7 +27,7 @@ from regraft.export.bundle import save_bundle
 from regraft.features.extract import extract
 from regraft.files import default_cache_dir, write_json, write_text
 from regraft.fit.linear_probe import LinearProbe, fit_linear_probe
-from regraft.held_out import calibrated_head, estimate, held_out_predictions
+from regraft.held_out import estimate, held_out_predictions, solved_probe, solved_remedy
 from regraft.outcome import (
     Evaluated,
     as_pairs,
@@ -45,6 +46,9 @@ from regraft.settling import backbone_files, settle, tidy, with_training
 from regraft.store import runs
 from regraft.tracking.results import write_linear_probe
 from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
+
+if TYPE_CHECKING:
+    from regraft.studies.bakeoff import BakeOff
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,15 +170,21 @@ def fit(
 
     with watch.stage("fit"):
         repeats = int(settled.options["repeats"].value)
-        probe = _fit_probe(manifest, split, features, config, repeats, listener)
-        head = calibrated_head(probe)
-    listener.say(probe.reason)
+        folds = _folds(manifest, split, config, repeats)
+        probe = _fit_probe(manifest, split, features, folds, config, listener)
+        solved = solved_probe(probe)
+    listener.say(solved.reason)
+    if config.balance == "auto":
+        with watch.stage("balance"):
+            solved = solved_remedy(_compare_remedies(manifest, split, features, folds, config, listener))
+        listener.say(solved.reason)
 
     with watch.stage("evaluate"):
-        predictions = held_out_predictions(manifest, split, features, probe, head)
-        found = estimate(manifest, split, predictions, probe, head, config.seed)
+        head = solved.head
+        predictions = held_out_predictions(manifest, split, features, solved)
+        found = estimate(manifest, split, predictions, solved, config.seed)
 
-    further: JSON = {}
+    further: JSON = {} if solved.remedies is None else {"balance": solved.remedies}
     training: Training | None = None
     if config.strategy == "linear_probe":
         rows, last = path_rows(probe), probe.chosen_strength
@@ -317,16 +327,9 @@ def _without_failed(
     return manifest.select(keep), split, features
 
 
-def _fit_probe(
-    manifest: Manifest,
-    split: Split,
-    features: Features,
-    config: FitConfig,
-    repeats: int,
-    listener: Listener,
-) -> LinearProbe:
+def _folds(manifest: Manifest, split: Split, config: FitConfig, repeats: int) -> NDArray[np.int8]:
     rows = split.development
-    folds = data_stage.assign_folds(
+    return data_stage.assign_folds(
         manifest.labels[rows],
         split.group_ids[rows],
         manifest.hashes[rows],
@@ -334,6 +337,12 @@ def _fit_probe(
         num_repeats=repeats,
         seed=config.seed,
     )
+
+
+def _fit_probe(
+    manifest: Manifest, split: Split, features: Features, folds: NDArray[np.int8], config: FitConfig, listener: Listener
+) -> LinearProbe:
+    rows = split.development
     return fit_linear_probe(
         features.values[rows],
         manifest.labels[rows],
@@ -342,4 +351,22 @@ def _fit_probe(
         group_ids=split.group_ids[rows],
         metric=config.metric,
         progress=listener.progress,
+    )
+
+
+def _compare_remedies(
+    manifest: Manifest, split: Split, features: Features, folds: NDArray[np.int8], config: FitConfig, listener: Listener
+) -> BakeOff:
+    from regraft.studies.bakeoff import bake_off
+
+    rows = split.development
+    return bake_off(
+        features.values[rows],
+        manifest.labels[rows],
+        class_names=manifest.class_names,
+        folds=folds,
+        group_ids=split.group_ids[rows],
+        metric=config.metric,
+        seed=config.seed,
+        listener=listener,
     )
