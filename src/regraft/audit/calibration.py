@@ -68,6 +68,27 @@ class Calibration:
         return surest
 
 
+def worth_aligning(
+    positive: NDArray[np.floating], kinds: Sequence[str] | NDArray[np.str_], evidence: NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """Whether a pair can still be a duplicate, judged by the measures that are known so far.
+
+    A pair is as alike as it is by its worst measure, and no rule's threshold lies below 1 % of the views: what some
+    measure already places there, no other saves.
+
+    Args:
+        positive: (V, E) evidence of views.
+        kinds: (V,) of what kind each view is.
+        evidence: (P, F), F <= E, the first measures of pairs.
+    """
+    kinds = np.asarray(kinds)
+    worth = np.zeros(len(evidence), np.bool_)
+    for kind in np.unique(kinds):
+        columns = np.sort(positive[kinds == kind].astype(np.float64), axis=0).T
+        worth |= _placed(columns[: evidence.shape[1]], evidence) > _LOWEST
+    return worth
+
+
 UNCALIBRATED = Calibration(
     rules=(Rule(kind="features", views=np.linspace(1.3, 2.1, 100)[None], threshold=0.5, recall=np.nan),),
     level=float("nan"),

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.audit.calibration import LEVEL, UNCALIBRATED, Calibration, calibrate, spelled
+from regraft.audit.calibration import LEVEL, UNCALIBRATED, Calibration, calibrate, spelled, worth_aligning
 from regraft.audit.clusters import clusters, numbered
-from regraft.audit.neighbours import CHUNK, nearest
-from regraft.audit.pair_evidence import pair_evidence
-from regraft.audit.perceptual_hash import hash_signs, perceptual_hashes
+from regraft.audit.neighbours import AT_ONCE, CHUNK, nearest, unit_rows
+from regraft.audit.pair_evidence import Promising, pair_evidence
+from regraft.audit.perceptual_hash import nearest_hashes, perceptual_hashes
 from regraft.errors import DataError
 from regraft.types import IssueColumn
 
@@ -109,19 +109,29 @@ def find_near_duplicates(
     if views is None or (views.thumbnails is None):
         thumbnails = None
     few = features if len(kept) == num else features[kept]
+    few = unit_rows(few) if few.size <= AT_ONCE else few
     pixels = None if thumbnails is None else thumbnails[kept]
     owners, others = _candidates(few, pixels, chunk)
     low, high = np.minimum(owners, others), np.maximum(owners, others)
     codes, which = np.unique(low * max(len(kept), 1) + high, return_inverse=True)
     pairs = np.stack([codes // max(len(kept), 1), codes % max(len(kept), 1)], axis=1)
-    evidence = _evidence(few, pixels, pairs)
-    calibration = _calibrated(features, thumbnails, views, evidence[which], owners, level)
+    positive = _of_views(features, thumbnails, views)
+
+    def promising(cheap: NDArray[np.float32]) -> NDArray[np.bool_]:
+        if views is None or positive is None:
+            return np.ones(len(cheap), np.bool_)
+        return worth_aligning(positive, views.kinds, cheap)
+
+    evidence = _evidence(few, pixels, pairs, promising)
+    calibration = UNCALIBRATED
+    if views is not None and positive is not None and len(pairs):
+        calibration = calibrate(positive, views.kinds, evidence[which], owners, level=level)
     similarity = calibration.similarity(evidence) if len(pairs) else np.empty(0)
     found = similarity > 0.5
     pairs, evidence, similarity = pairs[found], evidence[found], similarity[found]
 
     def agrees(a: int, b: int) -> bool:
-        return bool(calibration.similarity(_evidence(few, pixels, np.array([[a, b]])))[0] > 0.5)
+        return bool(calibration.similarity(_evidence(few, pixels, np.array([[a, b]]), promising))[0] > 0.5)
 
     roots = np.arange(num)
     sets = clusters(len(kept), pairs, similarity, agrees)
@@ -163,13 +173,8 @@ def _candidates(
     found, _ = nearest(features, NUM_BY_FEATURES, chunk=chunk)
     others = [found]
     if thumbnails is not None and num:
-        # The mirrored hashes are asked as images of their own, which never meet the image they belong to.
-        signs = np.concatenate(
-            [hash_signs(perceptual_hashes(thumbnails)), hash_signs(perceptual_hashes(thumbnails, mirrored=True))]
-        )
-        by_hash, _ = nearest(signs, NUM_BY_HASH, group_ids=np.tile(np.arange(num), 2), chunk=chunk)
-        by_hash = by_hash[:num]
-        others.append(np.where(by_hash >= 0, by_hash % num, -1))
+        plain, mirrored = perceptual_hashes(thumbnails), perceptual_hashes(thumbnails, mirrored=True)
+        others.append(nearest_hashes(plain, mirrored, NUM_BY_HASH))
     other = np.concatenate(others, axis=1)
     owner = np.broadcast_to(np.arange(num)[:, None], other.shape)
     real = other >= 0
@@ -177,7 +182,11 @@ def _candidates(
 
 
 def _evidence(
-    features: NDArray[Any], thumbnails: NDArray[np.uint8] | None, pairs: NDArray[np.int64], step: int = 8192
+    features: NDArray[Any],
+    thumbnails: NDArray[np.uint8] | None,
+    pairs: NDArray[np.int64],
+    promising: Promising,
+    step: int = 8192,
 ) -> NDArray[np.float32]:
     """Evidence of pairs, gathered in steps: (P, D) features of all pairs at once would be larger than the data."""
     parts = [np.empty((0, 1 if thumbnails is None else 4), np.float32)]
@@ -186,26 +195,19 @@ def _evidence(
         if thumbnails is None:
             parts.append(pair_evidence(features[a], features[b]))
         else:
-            parts.append(pair_evidence(features[a], features[b], thumbnails[a], thumbnails[b]))
+            parts.append(pair_evidence(features[a], features[b], thumbnails[a], thumbnails[b], promising=promising))
     return np.concatenate(parts)
 
 
-def _calibrated(
-    features: NDArray[Any],
-    thumbnails: NDArray[np.uint8] | None,
-    views: Views | None,
-    candidates: NDArray[np.float32],
-    owners: NDArray[np.int64],
-    level: float,
-) -> Calibration:
-    if views is None or not len(candidates):
-        return UNCALIBRATED
-    rows = views.rows
+def _of_views(
+    features: NDArray[Any], thumbnails: NDArray[np.uint8] | None, views: Views | None
+) -> NDArray[np.float32] | None:
+    """Evidence of each view and the image it was made from."""
+    if views is None:
+        return None
     if thumbnails is None or views.thumbnails is None:
-        positive = pair_evidence(views.features, features[rows])
-    else:
-        positive = pair_evidence(views.features, features[rows], views.thumbnails, thumbnails[rows])
-    return calibrate(positive, views.kinds, candidates, owners, level=level)
+        return pair_evidence(views.features, features[views.rows])
+    return pair_evidence(views.features, features[views.rows], views.thumbnails, thumbnails[views.rows])
 
 
 def _column(

@@ -13,6 +13,7 @@ LOW = 8
 NUM_BITS = LOW * LOW - 1
 """The mean grey level is left out."""
 _CHUNK = 8192
+_BLOCK_ELEMENTS = 1 << 21
 
 
 def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -56,10 +57,40 @@ def hash_distance(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.in
     return np.asarray(np.bitwise_count(a ^ b), np.int64)
 
 
-def hash_signs(hashes: NDArray[np.uint64]) -> NDArray[np.float16]:
-    """float16 (N, 63) of -1 and 1, whose cosine is 1 - 2 * distance / 63: for `neighbours.nearest`."""
+def nearest_hashes(plain: NDArray[np.uint64], mirrored: NDArray[np.uint64], k: int) -> NDArray[np.int64]:
+    """The k other images whose hash, or whose mirror image's hash, differs least from an image's own.
+
+    A distance is a product of signs: two multiplications of (n, 63) by (63, N) are faster than N² exclusive ors. Blocks
+    hold some 2 million distances, whatever N.
+
+    Args:
+        plain: uint64 (N,).
+        mirrored: uint64 (N,), of the same images.
+        k: at least 1.
+
+    Returns:
+        int64 (N, k), the nearest first, of equals the one with the smaller number; -1 where there are fewer others.
+    """
+    num = len(plain)
+    signs, turned = hash_signs(plain), hash_signs(mirrored)
+    found = np.full((num, k), -1, np.int64)
+    step = max(1, _BLOCK_ELEMENTS // max(num, 1))
+    for first in range(0, num, step):
+        asking = signs[first : first + step]
+        alike = np.maximum(asking @ signs.T, asking @ turned.T)
+        rows = np.arange(len(asking))
+        alike[rows, first + rows] = -np.inf
+        for rank in range(min(k, num - 1)):
+            best = alike.argmax(axis=1)
+            found[first : first + step, rank] = best
+            alike[rows, best] = -np.inf
+    return found
+
+
+def hash_signs(hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """float32 (N, 63) of -1 and 1; the product of two rows is 63 - 2 * distance."""
     bits = (hashes[:, None] >> np.arange(NUM_BITS, dtype=np.uint64)) & np.uint64(1)
-    return (bits.astype(np.float16) * 2 - 1).astype(np.float16)
+    return np.asarray(bits.astype(np.float32) * 2 - 1, np.float32)
 
 
 def _cosine_rows() -> NDArray[np.float32]:
