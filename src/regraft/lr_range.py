@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regraft import data as data_stage
-from regraft import pipeline, tuning
+from regraft import pipeline, training
 from regraft.config import FitConfig
 from regraft.data import Scan
 from regraft.features.extract import extract
@@ -65,7 +64,7 @@ class LrRange:
             )
             return [*lines, f"No rate is proposed{begins}: stay with {usual:.1e}."]
         lines.append(
-            "The proposal is where the loss of the first steps falls; whether it ends in a better "
+            "The proposal is what the first steps bear; whether it ends in a better "
             "model is not known. Try it beside the usual rate, and judge by validation:"
         )
         return [*lines, f"  regraft fit {shlex.quote(data)} --strategy {self.strategy} --lr {found.valley:.1e}"]
@@ -94,7 +93,6 @@ def lr_range(
         DataError: the data do not allow it, or the loss is never finite.
         UsageError: options that do not go together.
     """
-    from regraft.fit.inputs import Images
     from regraft.fit.lr_search import search_lr
 
     config = config if config is not None else FitConfig()
@@ -118,20 +116,20 @@ def lr_range(
             cache_dir=cache_dir, progress=listener.progress,
         )  # fmt: skip
     manifest, split, features = pipeline._without_failed(manifest, split, features, listener)
-    job = tuning.Job(
+    job = training.Job(
         manifest=manifest, split=split, features=features, config=config, backbone=settled.backbone,
         choice=settled.choice, folder=Path(), cache_dir=cache_dir, resume=False, listener=listener, watch=watch,
     )  # fmt: skip
-    rows = tuning.split_off_validation(job)[0] if len(split.test) else split.development
-    module, recipe = tuning._begin(job, len(rows), has_validation=bool(len(split.test)), quiet=True)
+    rows = training.split_off_validation(job)[0] if len(split.test) else split.development
+    module, recipe = training.begin(job, len(rows), has_validation=bool(len(split.test)), quiet=True)
     head = None
     if config.strategy in ("light", "lp_ft"):
         with watch.stage("fit"):
-            probe = tuning._probe(job, rows)
+            probe = training.probe_on(job, rows)
         head = probe.weight, probe.bias - probe.prior_adjustment
     with watch.stage("lr-find"):
         found = search_lr(
-            module, recipe, Images(read=functools.partial(tuning._read, manifest, rows), labels=manifest.labels[rows]),
+            module, recipe, training.images_of(job, rows),
             num_classes=manifest.num_classes, transform=settled.backbone.transform, head=head, num_steps=num_steps,
             low=low, high=high, seed=config.seed, listener=listener,
         )  # fmt: skip

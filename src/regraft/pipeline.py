@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft import data as data_stage
-from regraft import environment, resuming, tuning
+from regraft import environment, resuming, training, tuning
 from regraft.config import FitConfig
 from regraft.data import Scan
 from regraft.data.split import group_numbers
@@ -185,18 +185,18 @@ def fit(
         found = estimate(manifest, split, predictions, solved, config.seed)
 
     further: JSON = {} if solved.remedies is None else {"balance": solved.remedies}
-    training: Training | None = None
+    course: Training | None = None
     if config.strategy == "linear_probe":
         rows, last = path_rows(probe), probe.chosen_strength
         write_text(folder / runs.METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         write_linear_probe(folder / runs.TENSORBOARD, rows, settings=as_pairs(settled.options), warn=listener.say)
     else:
-        job = tuning.Job(
+        job = training.Job(
             manifest=manifest, split=split, features=features, config=config, backbone=backbone, choice=settled.choice,
             folder=folder, cache_dir=cache_dir, resume=unfinished is not None, listener=listener, watch=watch,
         )  # fmt: skip
         tuned = tuning.fit_tuned(job)
-        further, training = tuning.beside_probe(job, tuned, found)
+        further, course = tuning.beside_probe(job, tuned, found)
         last = int(tuned.history[-1]["step"])
         backbone, head, predictions, found = tuned.backbone, tuned.head, tuned.predictions, tuned.estimate
         with watch.stage("backbone"):
@@ -234,7 +234,7 @@ def fit(
         write_run_report(
             folder / runs.REPORT, scan=scan, manifest=manifest, split=split, probe=probe, estimate=found,
             result=result | {"seconds": rounded(watch.seconds)}, settled=settled.options,
-            command=command_line(source, config), training=training,
+            command=command_line(source, config), training=course,
         )  # fmt: skip
         write_board_results(folder / runs.TENSORBOARD, manifest, found, listener, step=last)
     result["seconds"] = rounded(watch.seconds)

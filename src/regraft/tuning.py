@@ -10,9 +10,8 @@ fixed beforehand and every fold is fine-tuned: the estimate is out of fold, and 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,71 +19,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft import data as data_stage
-from regraft.config import FitConfig, Settled
-from regraft.errors import BackboneError, DataError, UsageError
+from regraft.config import Settled
+from regraft.errors import DataError, UsageError
 from regraft.evaluate import calibration, intervals
 from regraft.evaluate.report_training import Beside, Training
 from regraft.export.bundle import Head
-from regraft.features.engines import Choice
 from regraft.features.extract import extract
 from regraft.files import write_bytes
-from regraft.fit.linear_probe import DEFAULT_TAUS, LinearProbe, fit_linear_probe, nearly_balanced
+from regraft.fit.linear_probe import DEFAULT_TAUS, nearly_balanced
 from regraft.fit.recipes import Recipe
 from regraft.fit.selection import choose_tau, dense_groups
-from regraft.fit.strategies import OFF, Facts, settings_for
 from regraft.models.backbones import Backbone, hash_state
 from regraft.outcome import Evaluated, evaluated
-from regraft.progress import Listener, Stopwatch
-from regraft.store import runs
-from regraft.types import JSON, Features, Manifest, Predictions, Split
+from regraft.training import Job, Rows, begin, folds_of, split_off_validation, train_model, watchers
+from regraft.types import JSON, Predictions
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from regraft.fit.callbacks import Callback
     from regraft.fit.fine_tune import Tuned
-
-VALIDATION_FOLDS = 5
-"""One of so many parts of the development images validates."""
-
-Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Job:
-    """What a fine-tuning run works with.
-
-    Attributes:
-        manifest: the images.
-        split: development and test.
-        features: of the backbone before training, row for row.
-        config: options.
-        backbone: with the transform that is used.
-        choice: engine and precision that the tuned backbone is served with.
-        folder: of the run, for checkpoints and metrics.
-        cache_dir: for features and converted backbones.
-        resume: go on from the folder's checkpoints.
-        listener: hears of it.
-        watch: times it.
-    """
-
-    manifest: Manifest
-    split: Split
-    features: Features
-    config: FitConfig
-    backbone: Backbone
-    choice: Choice
-    folder: Path
-    cache_dir: Path
-    resume: bool
-    listener: Listener
-    watch: Stopwatch
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where the loop keeps its files."""
-        return self.folder / runs.CHECKPOINTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,24 +63,6 @@ class TunedRun:
     facts: JSON
 
 
-def recipe_of(job: Job, module: nn.Module, num_images: int, *, has_validation: bool) -> Recipe:
-    """Every setting of the training, with its reason."""
-    import torch
-
-    from regraft.fit.fine_tune import activation_bytes
-
-    size = job.backbone.transform.size
-    facts = Facts(
-        num_images=num_images,
-        num_classes=job.manifest.num_classes,
-        image_size=size,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        activation_bytes=activation_bytes(module, size) if job.config.strategy == "light" else None,
-        has_validation=has_validation,
-    )
-    return settings_for(job.config.strategy, facts, job.config.training_options())
-
-
 def fit_tuned(job: Job) -> TunedRun:
     """Fine-tune, choose, calibrate, estimate.
 
@@ -144,24 +79,12 @@ def fit_tuned(job: Job) -> TunedRun:
     return _with_test_set(job) if len(job.split.test) else _cross_validated(job)
 
 
-def split_off_validation(job: Job) -> tuple[Rows, Rows, str]:
-    """Rows to train on and to validate with, and why these."""
-    rows = job.split.development
-    given = rows[job.manifest.given_splits[rows] == "val"]
-    if len(given) and len(given) < len(rows):
-        return np.setdiff1d(rows, given), given, "the validation split of the data"
-    folds = _folds(job, rows, VALIDATION_FOLDS)
-    if folds is None:
-        raise DataError(f"training holds a part of the images out, {len(rows)} are too few; take more, or linear_probe")
-    return rows[folds != 0], rows[folds == 0], "a fifth of the development images, stratified"
-
-
 def _with_test_set(job: Job) -> TunedRun:
     train, val, why = split_off_validation(job)
     job.listener.say(f"{len(train):,} images to train on, {len(val):,} to validate with: {why}")
-    module, recipe = _begin(job, len(train), has_validation=True)
+    module, recipe = begin(job, len(train), has_validation=True)
     with job.watch.stage("train"):
-        tuned = _train(job, module, recipe, train, val, job.checkpoints, _watchers(job, recipe))
+        tuned = train_model(job, module, recipe, train, val, job.checkpoints, watchers(job, recipe))
     job.listener.say(tuned.weights)
 
     backbone = tuned_backbone(job, tuned.classifier.backbone)
@@ -199,7 +122,7 @@ def _with_test_set(job: Job) -> TunedRun:
 def _cross_validated(job: Job) -> TunedRun:
     """Every fold fine-tuned with the same settings, then one more fit on all images: nothing is chosen on the way."""
     rows = job.split.development
-    folds = _folds(job, rows, job.config.folds)
+    folds = folds_of(job, rows, job.config.folds)
     if folds is None:
         raise DataError(f"cross-validation needs two groups of images at least: {len(rows)} images are too few")
     num_folds = int(folds.max()) + 1
@@ -211,11 +134,12 @@ def _cross_validated(job: Job) -> TunedRun:
     for fold in range(num_folds):
         held_out, train = rows[folds == fold], rows[folds != fold]
         logits[folds == fold] = _fold_logits(job, fold, num_folds, train, held_out)
-    module, recipe = _begin(job, len(rows), has_validation=False)
+    module, recipe = begin(job, len(rows), has_validation=False)
     job.listener.say("the model: a fit on all images")
     with job.watch.stage("train"):
-        watchers, share = _watchers(job, recipe), 1 / (num_folds + 1)
-        tuned = _train(job, module, recipe, rows, None, job.checkpoints, watchers, share=share)
+        tuned = train_model(
+            job, module, recipe, rows, None, job.checkpoints, watchers(job, recipe), share=1 / (num_folds + 1)
+        )
     backbone = tuned_backbone(job, tuned.classifier.backbone)
     weight, bias = _plain_head(tuned)
     adjustment, said = _prior_adjustment(job, logits, rows, rows)
@@ -242,10 +166,10 @@ def _fold_logits(job: Job, fold: int, num_folds: int, train: Rows, held_out: Row
     if done.is_file():
         kept: NDArray[np.float32] = np.load(done)
         return kept
-    module, recipe = _begin(job, len(train), has_validation=False, quiet=fold > 0)
+    module, recipe = begin(job, len(train), has_validation=False, quiet=fold > 0)
     job.listener.say(f"fold {fold + 1} of {num_folds}: {len(train):,} images to train on")
     with job.watch.stage("folds"):
-        tuned = _train(
+        tuned = train_model(
             job, module, recipe, train, None, folder, (), held_out=held_out, share=1 / (num_folds + 1), seed=fold + 1
         )
     assert tuned.test_logits is not None
@@ -253,98 +177,6 @@ def _fold_logits(job: Job, fold: int, num_folds: int, train: Rows, held_out: Row
         path.unlink()
     _save_array(done, tuned.test_logits)
     return tuned.test_logits
-
-
-def _begin(job: Job, num_images: int, *, has_validation: bool, quiet: bool = False) -> tuple[nn.Module, Recipe]:
-    """The module that is trained, and how."""
-    import torch
-
-    from regraft.models.backbones import resolve
-
-    backbone = job.backbone
-    if job.config.strategy == "scratch":
-        name = str(backbone.recipe.get("architecture", backbone.name))
-        builder = backbone.recipe.get("builder")
-        if builder not in ("timm", "torchvision"):
-            raise BackboneError(f"a random start needs an architecture of timm or torchvision: {backbone.name} is none")
-        named = f"torchvision/{name}" if builder == "torchvision" else name
-        backbone = resolve(named, cache_dir=job.cache_dir, random=True, seed=job.config.seed).at(backbone.transform)
-    with torch.random.fork_rng(devices=[]):
-        module = backbone.build()
-    recipe = recipe_of(job, module, num_images, has_validation=has_validation)
-    if not quiet:
-        _tell(job.listener, recipe)
-    return module, recipe
-
-
-def _watchers(job: Job, recipe: Recipe) -> list[Callback]:
-    """Who writes the curves down while the model is trained."""
-    from regraft.fit.callbacks import MetricsFile
-    from regraft.fit.tensorboard_callback import TensorBoardCallback
-
-    settings = {name: (choice.value, choice.reason) for name, choice in recipe.items()}
-    return [MetricsFile(job.folder / runs.METRICS), TensorBoardCallback(job.folder / runs.TENSORBOARD, settings)]
-
-
-def _tell(listener: Listener, recipe: Recipe) -> None:
-    """Every setting with its reason; those that are off share a line."""
-    off = [name for name, choice in recipe.items() if choice.reason.startswith(OFF)]
-    for name, choice in recipe.items():
-        if name not in ("strategy", *off):
-            listener.say(f"{name} = {choice.value}: {choice.reason}")
-    if off:
-        listener.say(f"{OFF}: {', '.join(off)}")
-
-
-def _train(
-    job: Job, module: nn.Module, recipe: Recipe, train: Rows, val: Rows | None, folder: Path,
-    callbacks: Sequence[Callback], *, held_out: Rows | None = None, share: float = 1.0, seed: int = 0,
-) -> Tuned:  # fmt: skip
-    from regraft.fit.fine_tune import fine_tune
-    from regraft.fit.inputs import Images
-
-    labels = job.manifest.labels
-    head = None
-    if job.config.strategy in ("light", "lp_ft"):
-        probe = _probe(job, train)
-        head = probe.weight, probe.bias - probe.prior_adjustment
-    limit = job.config.time_limit_seconds
-
-    def images(rows: Rows) -> Images:
-        return Images(read=functools.partial(_read, job.manifest, rows), labels=labels[rows])
-
-    return fine_tune(
-        module, recipe, images(train), None if val is None else images(val),
-        test=None if held_out is None else images(held_out), num_classes=job.manifest.num_classes,
-        transform=job.backbone.transform, head=head, metric=job.config.metric, seed=job.config.seed + seed,
-        checkpoint_dir=folder, resume=job.resume, time_limit_seconds=None if limit is None else limit * share,
-        max_steps=job.config.max_steps, callbacks=callbacks, listener=job.listener,
-    )  # fmt: skip
-
-
-def _read(manifest: Manifest, rows: Rows, item: int) -> bytes:
-    return manifest.path(int(rows[item])).read_bytes()
-
-
-def _probe(job: Job, rows: Rows) -> LinearProbe:
-    """The solved head on these rows alone: where training begins must know nothing of the images it is judged on."""
-    labels = job.manifest.labels[rows]
-    folds = _folds(job, rows, job.config.folds)
-    return fit_linear_probe(
-        job.features.values[rows], labels, num_classes=job.manifest.num_classes,
-        folds=np.arange(len(rows)) % 2 if folds is None else folds,
-        group_ids=job.split.group_ids[rows], metric=job.config.metric, taus=(0.0,),
-    )  # fmt: skip
-
-
-def _folds(job: Job, rows: Rows, num_folds: int) -> NDArray[np.int8] | None:
-    groups = job.split.group_ids[rows]
-    num = min(num_folds, len(np.unique(groups)))
-    if num < 2:
-        return None
-    labels, hashes = job.manifest.labels[rows], job.manifest.hashes[rows]
-    folds: NDArray[np.int8] = data_stage.assign_folds(labels, groups, hashes, num_folds=num, seed=job.config.seed)[0]
-    return folds
 
 
 def _plain_head(tuned: Tuned) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
