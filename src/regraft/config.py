@@ -28,7 +28,9 @@ class FitConfig:
         engine: What runs the backbone: openvino, torch, compiled, or auto.
         precision: Arithmetic of the backbone: bf16, fp32, or auto.
         strategy: What is trained: linear_probe the head on frozen features; light also the last stage and the norms;
-            lp_ft everything, from the solved head; full everything, with a new head; scratch from random weights.
+            lp_ft everything, from the solved head; full everything, with a new head; scratch from random weights; auto
+            the one that a race of them finds.
+        budget: Of strategy auto: time for the race, such as 30m; by default that of ten extractions.
         metric: What the correction for rare classes and the best epoch are chosen for: macro_f1, balanced_accuracy or
             accuracy.
         balance: Of strategy linear_probe: what is done for rare classes: logit_adjustment, or auto, the remedy that
@@ -84,7 +86,8 @@ class FitConfig:
     resize: Literal["auto", "squash", "crop", "pad"] = "auto"
     engine: Literal["auto", "openvino", "torch", "compiled"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    strategy: Literal["linear_probe", "light", "lp_ft", "full", "scratch"] = "linear_probe"
+    strategy: Literal["auto", "linear_probe", "light", "lp_ft", "full", "scratch"] = "linear_probe"
+    budget: str | float | None = None
     metric: Literal["macro_f1", "balanced_accuracy", "accuracy"] = "macro_f1"
     balance: Literal["logit_adjustment", "auto"] = "logit_adjustment"
     epochs: int | None = None
@@ -142,6 +145,7 @@ class FitConfig:
             (self.test == "auto" or _is_share(self.test), "test", "auto or a share from 0 to below 1"),
             (_within(self.seed, 0, 2**32 - 1), "seed", "a number from 0 to 2^32 - 1"),
             (self.time_limit is None or _seconds(self.time_limit) is not None, "time_limit", "a time such as 20m"),
+            (self.budget is None or _seconds(self.budget) is not None, "budget", "a time such as 30m"),
         ]
         for name, (least, most) in _RANGES.items():
             value, whole = getattr(self, name), type(least) is int
@@ -153,7 +157,9 @@ class FitConfig:
                 f"{', '.join(unused)}: {'an option' if len(unused) == 1 else 'options'} of training, and strategy "
                 "linear_probe solves a head on frozen features: choose strategy light, lp_ft, full or scratch"
             )
-        if self.strategy != "linear_probe" and self.balance != "logit_adjustment":
+        if self.strategy != "auto" and self.budget is not None:
+            wrong.append(f"budget is the time of a race: strategy {self.strategy} has none; time_limit is a training's")
+        if self.strategy not in ("linear_probe", "auto") and self.balance != "logit_adjustment":
             wrong.append(
                 f"balance={self.balance} compares heads on frozen features, and strategy {self.strategy} trains: give "
                 "--loss or --sampling"
@@ -167,6 +173,11 @@ class FitConfig:
     def time_limit_seconds(self) -> float | None:
         """`time_limit` as a number."""
         return None if self.time_limit is None else _seconds(self.time_limit)
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """`budget` as a number."""
+        return None if self.budget is None else _seconds(self.budget)
 
     def training_options(self) -> dict[str, Any]:
         """What was asked for of the training: option to value; what is `auto` is left out."""

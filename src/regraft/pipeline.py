@@ -42,6 +42,7 @@ from regraft.outcome import (
 from regraft.predictions import write_predictions
 from regraft.predictor import Predictor, load
 from regraft.progress import Listener, Stopwatch
+from regraft.racing import race_strategies
 from regraft.settling import backbone_files, settle, tidy, with_training
 from regraft.store import runs
 from regraft.tracking.results import write_linear_probe
@@ -147,15 +148,21 @@ def fit(
     if unfinished is not None:
         resuming.check_same_data(unfinished, version)
 
+    raced = race_strategies(config, scan, cache_dir=cache_dir, listener=listener) if config.strategy == "auto" else None
+    asked, config = config, config if raced is None else raced.config
     settled = settle(config, manifest, split, cache_dir=cache_dir, listener=listener, watch=watch)
+    if raced is not None:
+        settled.options.update(raced.settled)
     backbone, transform = settled.backbone, settled.backbone.transform
 
     source = manifest.root if not isinstance(data, str | Path) else Path(data)
     folder = unfinished if unfinished is not None else runs.create_run_folder(
         config.runs_dir, config.project or runs.project_name(source), config.name, exist_ok=config.exist_ok
     )  # fmt: skip
-    write_text(folder / runs.CONFIG, config_yaml(source, config, settled.options, version))
+    write_text(folder / runs.CONFIG, config_yaml(source, asked, settled.options, version))
     write_json(folder / runs.ENV, environment.describe())
+    if raced is not None:
+        raced.write(folder, folder.parent.name)
     if settled.ranking is not None:
         write_json(folder / runs.RANKING, settled.ranking.as_dict())
 
@@ -201,7 +208,7 @@ def fit(
         backbone, head, predictions, found = tuned.backbone, tuned.head, tuned.predictions, tuned.estimate
         with watch.stage("backbone"):
             settled = with_training(settled, backbone, tuned.settings, cache_dir)
-        write_text(folder / runs.CONFIG, config_yaml(source, config, settled.options, version))
+        write_text(folder / runs.CONFIG, config_yaml(source, asked, settled.options, version))
 
     with watch.stage("bundle"):
         save_bundle(
@@ -234,7 +241,7 @@ def fit(
         write_run_report(
             folder / runs.REPORT, scan=scan, manifest=manifest, split=split, probe=probe, estimate=found,
             result=result | {"seconds": rounded(watch.seconds)}, settled=settled.options,
-            command=command_line(source, config), training=course,
+            command=command_line(source, asked), training=course,
         )  # fmt: skip
         write_board_results(folder / runs.TENSORBOARD, manifest, found, listener, step=last)
     result["seconds"] = rounded(watch.seconds)

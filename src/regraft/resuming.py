@@ -30,6 +30,9 @@ def continued(config: FitConfig) -> tuple[Path | None, FitConfig]:
             "weights"
         )
     asked = FitConfig.from_options(record["asked"])
+    if asked.strategy == "auto":  # what the race found is settled
+        found = {name: record["options"][name] for name in ("strategy", "backbone")}
+        asked = dataclasses.replace(asked, **found, budget=None)
     default = FitConfig()
     given = [
         field.name for field in dataclasses.fields(config)

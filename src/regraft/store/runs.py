@@ -15,6 +15,7 @@ from regraft.types import JSON
 CONFIG, ENV, RESULT, METRICS = "config.yaml", "env.json", "result.json", "metrics.jsonl"
 PREDICTIONS, REPORT, MODEL, RANKING = "predictions.parquet", "report.html", "model", "ranking.json"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+RACE, RACE_CARD = "race.json", "race.png"
 
 _NOT_IN_NAMES = re.compile('[/\\\\<>:"|?*\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 """What a run's path never holds: it is printed as one line, and written into files as UTF-8."""

@@ -55,6 +55,7 @@ def race_study(
     seed: int = 0,
     cache_dir: Path | None = None,
     suspects: NDArray[np.bool_] | None = None,
+    touch_test: bool = True,
     listener: Listener | None = None,
 ) -> Outcome:
     """Race the strategies on labelled images.
@@ -73,6 +74,7 @@ def race_study(
         seed: of split, folds and trainings.
         cache_dir: for features and the race's evidence.
         suspects: bool (images with a label,), likely label errors; says what cleaning would buy.
+        touch_test: predict the locked test images, once, by the winner and the probe.
         listener: hears of progress.
 
     Raises:
@@ -126,7 +128,7 @@ def race_study(
             delta=delta, similarity=similarity, suspects=None if suspects is None else suspects[split.development],
             listener=listener,
         )  # fmt: skip
-        return _tested(outcome, arms, evidence, manifest, groups, number, seed)
+        return _tested(outcome, arms, evidence, manifest, groups, number, seed) if touch_test else outcome
 
 
 def _backbones(
