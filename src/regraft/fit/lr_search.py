@@ -33,6 +33,9 @@ from regraft.models.drop_path import set_drop_path
 from regraft.models.freezing import unfreeze
 from regraft.progress import Listener
 
+_BELOW_LOWEST = 3.0
+"""The proposal is so many times smaller than the rate of the lowest loss."""
+
 
 def search_lr(
     backbone: nn.Module,
@@ -132,9 +135,12 @@ def search_lr(
 def paired(found: LearningRates, before: Sequence[float]) -> LearningRates:
     """The curve and proposal of a range test whose losses are differences to unchanged weights.
 
-    The proposal is the middle, on the logarithmic scale, between the rate at which a twentieth of the fall is reached
-    and that at which the smoothed loss is lowest; none where the fall is within two standard errors of the smoothed
-    loss.
+    The proposal is a third of the rate at which the smoothed loss is lowest, none where the fall is within two standard
+    errors. It is the highest rate of a schedule that falls from there, so it stands just below where the loss rises.
+
+    Digits at 48 px, lp_ft for 3 epochs, loss lowest at 8.9e-4; validation loss 0.30 with 4.2e-5 (the middle of the
+    descent), 0.22 with 3e-4 (a third of the lowest), 0.12 with 5e-4 (what a fit takes by itself): a range test proposes
+    what first steps bear, and is no substitute for validation.
 
     Args:
         found: losses are `loss − before + before[0]`.
@@ -155,12 +161,11 @@ def paired(found: LearningRates, before: Sequence[float]) -> LearningRates:
     if fall <= 2 * error:
         why = "nothing is proposed: on the same images no rate lowers the loss by more than chance"
         return dataclasses.replace(moved, reason=f"{ended}; {why}")
-    first = int(np.argmax(-smoothed >= 0.05 * fall))
-    valley = math.sqrt(found.lrs[first] * found.lrs[lowest])
+    valley = found.lrs[lowest] / _BELOW_LOWEST
     steepest = found.lrs[int(np.argmin(np.gradient(smoothed, np.log(found.lrs))))]
     why = (
-        f"proposed {valley:.1e}, the middle of the descent from {found.lrs[first]:.1e} to {found.lrs[lowest]:.1e}, "
-        f"which lowers the loss by {fall:.3g} on the same images"
+        f"proposed {valley:.1e}, a third of the rate at which the loss is lowest ({found.lrs[lowest]:.1e}, "
+        f"by {fall:.3g} on the same images)"
     )
     return dataclasses.replace(moved, valley=valley, steepest=steepest, reason=f"{ended}; {why}")
 
