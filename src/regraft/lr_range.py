@@ -64,8 +64,8 @@ class LrRange:
             )
             return [*lines, f"No rate is proposed{begins}: stay with {usual:.1e}."]
         lines.append(
-            "The proposal is what the first steps bear; whether it ends in a better model is not known. Try it beside the "
-            "usual rate, and judge by validation:"
+            "The proposal is what the first steps bear; whether it ends in a better model is not known. Try it beside "
+            "the usual rate, and judge by validation:"
         )
         return [*lines, f"  regraft fit {shlex.quote(data)} --strategy {self.strategy} --lr {found.valley:.1e}"]
 
