@@ -54,6 +54,20 @@ def test_better_weights_are_taken_and_stay_in_the_model():
     assert "more than one standard error" in found.reason
 
 
+def test_the_way_from_the_start_is_not_dragged_along_by_what_is_tried():
+    """The best weights come as the model's own, live state."""
+    model, seen = Scaled(3.0), []
+
+    def logits(tried: nn.Module) -> np.ndarray:
+        seen.append(float(tried.weight.detach()))
+        return np.zeros((4, 2), np.float32)
+
+    tried = candidates(model.state_dict(), [], {"weight": torch.tensor([-1.0])})
+    choose_weights(model, logits, np.zeros(4, np.int64), tried)
+    assert seen == [3.0, -1.0, 0.0, 1.0, 2.0]
+    assert float(model.weight.detach()) == 3.0
+
+
 def test_a_difference_within_noise_changes_nothing():
     found, model = judged(1.0, [("almost the same", 1.001)], 20, 2.0)
     assert found.name == "best epoch"

@@ -99,7 +99,22 @@ def mean_of(states: Sequence[State], shares: Sequence[float] | None = None) -> d
 
 
 def candidates(best: State, epochs: Sequence[State], start: State | None) -> Iterator[tuple[str, State]]:
-    """Weights to be tried besides the best epoch's, by name."""
+    """Weights to be tried besides the best epoch's, by name.
+
+    Args:
+        best: of the best epoch; a live `state_dict()` will do, it is copied before the first one is tried.
+        epochs: of the best epochs.
+        start: where training began, or None.
+    """
+    return _made(copied(best), epochs, start)
+
+
+def copied(state: State) -> dict[str, Any]:
+    """A state dict that does not follow the model any more."""
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+
+def _made(best: State, epochs: Sequence[State], start: State | None) -> Iterator[tuple[str, State]]:
     if len(epochs) > 1:
         yield f"soup of the {len(epochs)} best epochs", mean_of(epochs)
     if start is not None:
@@ -142,7 +157,7 @@ def choose_weights(
         labels: int64 (n,).
         tried: names and weights.
     """
-    own = {name: value.clone() if isinstance(value, Tensor) else value for name, value in model.state_dict().items()}
+    own = copied(model.state_dict())
     base_logits = logits_of(model)
     base = _losses(base_logits, labels)
     losses = {"best epoch": float(base.mean())}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from regraft.augmentation import Augmentation
 from regraft.augmentation.mixing import Mixing
 from regraft.errors import UsageError
-from regraft.fit.averaging import BestEpochs, candidates, choose_weights
+from regraft.fit.averaging import BestEpochs, candidates, choose_weights, copied
 from regraft.fit.callbacks import Callback
 from regraft.fit.history import History
 from regraft.fit.inputs import FromPixels, Images, Kept, MixBatches
@@ -139,7 +139,7 @@ def fine_tune(
             sample_weight[list(kept[0].failed)] = 0.0
 
     model = FromPixels(trained, transform)
-    start = {name: value.clone() for name, value in model.state_dict().items()} if head is not None else None
+    start = copied(model.state_dict()) if head is not None else None
     order = EpochBatches(
         train.labels, batch_size=settings.batch_size, seed=seed, sampling=settings.sampling,  # type: ignore[arg-type]
         num_epochs=settings.epochs, sample_weight=sample_weight,
@@ -291,7 +291,9 @@ def _trainer(
     groups = param_groups(
         model.classifier, lr=settings.lr, layer_decay=settings.layer_decay, weight_decay=settings.weight_decay
     )
-    optimizer = make_optimizer(groups, settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay)
+    # One pass over the weights instead of a dozen: 3 % of a step of lite0 at 96 px.
+    once = {"fused": True} if settings.optimizer == "adamw" and _device(device).type in ("cpu", "cuda") else {}
+    optimizer = make_optimizer(groups, settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay, **once)
     total = settings.epochs * steps_per_epoch
     schedule = Schedule(
         settings.schedule, total, warmup_steps=min(round(settings.warmup_epochs * steps_per_epoch), total)  # type: ignore[arg-type]
