@@ -23,7 +23,8 @@ def test_candidates_are_the_soup_and_the_way_from_the_start():
     a, b, start = ({"w": torch.tensor([value])} for value in (1.0, 3.0, -1.0))
     found = {name: float(state["w"]) for name, state in candidates(b, [a, b], start)}
     assert found == {
-        "soup of the 2 best epochs": 2.0, "WiSE-FT α = 0": -1.0, "WiSE-FT α = 0.25": 0.0, "WiSE-FT α = 0.5": 1.0, "WiSE-FT α = 0.75": 2.0,
+        "soup of the 2 best epochs": 2.0, "WiSE-FT α = 0": -1.0,
+        "WiSE-FT α = 0.25": 0.0, "WiSE-FT α = 0.5": 1.0, "WiSE-FT α = 0.75": 2.0,
     }  # fmt: skip
     assert list(candidates(b, [b], None)) == []
 
