@@ -50,6 +50,7 @@ REMARKS: dict[str, str] = {
 SPLIT_KINDS: dict[str, str] = {
     "group_leak": "its group is also in the given test split",
     "duplicate_leak": "the same bytes are also in the given test split",
+    "near_duplicate_leak": "nearly the same picture is also in the test set",
     "test_only_class": "its class is in the given test split alone, so that it cannot be learnt",
     "one_group_class": "all of its class are in one group, so that cross-validation cannot measure it",
 }

@@ -106,7 +106,7 @@ def _view(contents: ReportContents) -> JSON:
     evaluated = len(predictions) if predictions.labels is None else int((predictions.labels >= 0).sum())
     mistakes = report_results.worst_mistakes(predictions, most=MAX_MISTAKES)
     examples = _examples(contents)
-    pictures = _Pictures(contents.thumbnail)
+    pictures = Pictures(contents.thumbnail)
     for item in mistakes["items"]:  # first: where the budget is short, mistakes say more than examples
         item["picture"] = pictures.data_url(item.pop("path"))
     for group in examples["groups"]:
@@ -119,7 +119,7 @@ def _view(contents: ReportContents) -> JSON:
         "title": wording.clipped(contents.title, 120),
         "css": Markup(css),
         "script": Markup(script),
-        "policy": f"default-src 'none'; img-src data:; style-src '{_digest(css)}'; script-src '{_digest(script)}'; "
+        "policy": f"default-src 'none'; img-src data:; style-src '{digest(css)}'; script-src '{digest(script)}'; "
         "base-uri 'none'; form-action 'none'",
         "headline": wording.headline(result, evaluated),
         "reservations": wording.reservations(result, evaluated),
@@ -192,12 +192,14 @@ def _examples(contents: ReportContents) -> JSON:
     return {"groups": groups, "told": told, "single": each == 1}
 
 
-class _Pictures:
+class Pictures:
     """Thumbnails as data URLs, until the report is large enough."""
 
-    def __init__(self, thumbnail: Callable[[str, int], bytes | None]) -> None:
+    def __init__(
+        self, thumbnail: Callable[[str, int], bytes | None], max_bytes: int = MAX_THUMBNAIL_BYTES
+    ) -> None:  # fmt: skip
         self._thumbnail = thumbnail
-        self._left = MAX_THUMBNAIL_BYTES
+        self._left = max_bytes
 
     def data_url(self, path: str) -> str:
         """`data:image/jpeg;base64,…`, or an empty string where there is no picture, or no room for it."""
@@ -208,6 +210,6 @@ class _Pictures:
         return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     """How a content security policy names the one inline block that it allows."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
