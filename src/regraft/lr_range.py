@@ -17,6 +17,7 @@ from regraft.files import default_cache_dir, write_bytes
 from regraft.progress import Listener, Stopwatch
 from regraft.settling import settle
 from regraft.types import JSON
+from regraft.usable import labelled, without_failed
 
 if TYPE_CHECKING:
     from regraft.fit.lr_finder import LearningRates
@@ -107,7 +108,7 @@ def lr_range(
             if isinstance(data, Scan)
             else pipeline.read(data, config=config, cache_dir=cache_dir, listener=listener)
         )
-    manifest = pipeline._labelled(scan)
+    manifest = labelled(scan)
     split = data_stage.split(manifest, test=config.test, seed=config.seed)
     settled = settle(config, manifest, split, cache_dir=cache_dir, listener=listener, watch=watch)
     with watch.stage("extract"):
@@ -115,7 +116,7 @@ def lr_range(
             manifest, settled.backbone, transform=settled.backbone.transform, choice=settled.choice,
             cache_dir=cache_dir, progress=listener.progress,
         )  # fmt: skip
-    manifest, split, features = pipeline._without_failed(manifest, split, features, listener)
+    manifest, split, features = without_failed(manifest, split, features, listener)
     job = training.Job(
         manifest=manifest, split=split, features=features, config=config, backbone=settled.backbone,
         choice=settled.choice, folder=Path(), cache_dir=cache_dir, resume=False, listener=listener, watch=watch,

@@ -5,9 +5,7 @@ Read `fit` as the outline; every step is one call into a stage, and the stages m
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +45,7 @@ from regraft.settling import backbone_files, settle, tidy, with_training
 from regraft.store import runs
 from regraft.tracking.results import write_linear_probe
 from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
+from regraft.usable import labelled, without_failed
 
 if TYPE_CHECKING:
     from regraft.studies.bakeoff import BakeOff
@@ -139,7 +138,7 @@ def fit(
     with watch.stage("scan"):
         scan = data if isinstance(data, Scan) else read(data, config=config, cache_dir=cache_dir, listener=listener)
     _tell_scan(scan, listener)
-    manifest = _labelled(scan)
+    manifest = labelled(scan)
 
     with watch.stage("split"):
         split = data_stage.split(manifest, test=config.test, seed=config.seed)
@@ -171,7 +170,7 @@ def fit(
             manifest, backbone, transform=transform, choice=settled.choice, cache_dir=cache_dir,
             progress=listener.progress,
         )  # fmt: skip
-    manifest, split, features = _without_failed(manifest, split, features, listener)
+    manifest, split, features = without_failed(manifest, split, features, listener)
     rate = f", {features.num_forwarded / features.seconds:,.0f} images/s" if features.num_forwarded else ""
     listener.say(f"{features.num_forwarded:,} images through the backbone, the rest from the cache{rate}")
 
@@ -264,7 +263,7 @@ def evaluate(
         DataError: the data hold classes that the model does not know, or no usable image.
     """
     listener = listener if listener is not None else Listener()
-    manifest = _labelled(scan, min_classes=1)
+    manifest = labelled(scan, min_classes=1)
     unknown = sorted(set(manifest.class_names) - set(model.class_names))
     if unknown:
         raise DataError(
@@ -287,51 +286,12 @@ def evaluate(
     return evaluated("test", found, predictions, labels[usable])
 
 
-def _labelled(scan: Scan, min_classes: int = 2) -> Manifest:
-    manifest = scan.manifest
-    manifest = manifest.select(manifest.labels >= 0) if (manifest.labels < 0).any() else manifest
-    present = int((manifest.class_counts() > 0).sum())
-    if present < min_classes:
-        counts = ", ".join(f"{kind} {count}" for kind, count in scan.counts_by_kind.items()) or "nothing"
-        raise DataError(
-            f"at least {min_classes} classes with 2 usable images each are needed: {present} found among "
-            f"{scan.num_files} files (left out or remarked: {counts}). "
-            f"List all: regraft scan {shlex.quote(str(manifest.root))} --issues issues.csv"
-        )
-    return manifest
-
-
 def _tell_scan(scan: Scan, listener: Listener) -> None:
     manifest = scan.manifest
     found = f"{len(manifest):,} usable images in {manifest.num_classes} classes"
     listener.say(f"{scan.source}: {found}, {scan.num_excluded:,} left out")
     for note in scan.notes:
         listener.say(note)
-
-
-def _without_failed(
-    manifest: Manifest, split: Split, features: Features, listener: Listener
-) -> tuple[Manifest, Split, Features]:
-    """Leave out images whose file changed or vanished between the scan and the extraction."""
-    if not len(features.failed):
-        return manifest, split, features
-    for row in features.failed[:10].tolist():
-        listener.say(f"image {str(manifest.images[row])!r} changed or vanished since the scan; it was left out")
-    listener.say(f"{len(features.failed):,} images changed or vanished since the scan and were left out")
-    keep = np.setdiff1d(np.arange(len(manifest)), features.failed)
-    if len(np.unique(manifest.labels[np.intersect1d(split.development, keep)])) < 2:
-        raise DataError(
-            f"at least 2 classes must still be readable after the scan: {len(features.failed):,} of {len(manifest):,} "
-            "images changed or vanished; run it again when the files are at rest"
-        )
-    renumber = np.full(len(manifest), -1, np.int64)
-    renumber[keep] = np.arange(len(keep))
-    parts = {name: renumber[getattr(split, name)] for name in ("development", "test")}
-    split = dataclasses.replace(
-        split, group_ids=split.group_ids[keep], **{name: rows[rows >= 0] for name, rows in parts.items()}
-    )
-    features = dataclasses.replace(features, values=features.values[keep], failed=np.empty(0, np.int64))
-    return manifest.select(keep), split, features
 
 
 def _folds(manifest: Manifest, split: Split, config: FitConfig, repeats: int) -> NDArray[np.int8]:

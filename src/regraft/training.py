@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from regraft import data as data_stage
 from regraft.config import FitConfig
-from regraft.errors import BackboneError, DataError
+from regraft.errors import DataError
 from regraft.features.engines import Choice
 from regraft.fit.linear_probe import LinearProbe, fit_linear_probe
 from regraft.fit.recipes import Recipe
 from regraft.fit.strategies import OFF, Facts, settings_for
-from regraft.models.backbones import Backbone
+from regraft.models.backbones import Backbone, untrained
 from regraft.progress import Listener, Stopwatch
 from regraft.store import runs
 from regraft.types import Features, Manifest, Split
@@ -94,16 +94,9 @@ def begin(job: Job, num_images: int, *, has_validation: bool, quiet: bool = Fals
     """The module that is trained, and how."""
     import torch
 
-    from regraft.models.backbones import resolve
-
     backbone = job.backbone
     if job.config.strategy == "scratch":
-        name = str(backbone.recipe.get("architecture", backbone.name))
-        builder = backbone.recipe.get("builder")
-        if builder not in ("timm", "torchvision"):
-            raise BackboneError(f"a random start needs an architecture of timm or torchvision: {backbone.name} is none")
-        named = f"torchvision/{name}" if builder == "torchvision" else name
-        backbone = resolve(named, cache_dir=job.cache_dir, random=True, seed=job.config.seed).at(backbone.transform)
+        backbone = untrained(backbone, cache_dir=job.cache_dir, seed=job.config.seed)
     with torch.random.fork_rng(devices=[]):
         module = backbone.build()
     recipe = recipe_of(job, module, num_images, has_validation=has_validation)

@@ -119,11 +119,11 @@ def fine_tune(
     listener = listener if listener is not None else Listener()
     settings = settled(recipe)
     torch.manual_seed(seed)
-    classifier = _classifier(backbone, settings, num_classes, head)
-    frozen = _freeze(classifier, settings, transform)
+    classifier = classifier_for(backbone, settings, num_classes, head)
+    frozen = freeze_for(classifier, settings, transform)
     if settings.drop_path:
         set_drop_path(backbone, settings.drop_path)
-    where = _device(device)
+    where = device_of(device)
     trained: nn.Module = classifier
     kept: list[Kept] = []
     augmentation = Augmentation(level=settings.augment, flip=settings.flip, seed=seed)  # type: ignore[arg-type]
@@ -155,7 +155,7 @@ def fine_tune(
         if kept:
             val_batches.failed = dict(kept[1].failed)
     steps = -(-order.num_batches // settings.grad_accum_steps)
-    trainer = _trainer(
+    trainer = trainer_for(
         model, settings, train, sample_weight, num_classes, steps, seed=seed, transform=transform, metric=metric,
         callbacks=callbacks, checkpoint_dir=checkpoint_dir, time_limit_seconds=time_limit_seconds, max_steps=max_steps,
         device=device, listener=listener, has_validation=val is not None,
@@ -216,11 +216,11 @@ def _example(size: int) -> Tensor:
     return torch.linspace(-2, 2, 2 * 3 * size * size).reshape(2, 3, size, size)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def _classifier(backbone: nn.Module, settings: Settings, num_classes: int, head: SolvedHead | None) -> Classifier:
+def classifier_for(backbone: nn.Module, settings: Settings, num_classes: int, head: SolvedHead | None) -> Classifier:
     solved = settings.strategy in ("light", "lp_ft")
     if solved != (head is not None):
         raise UsageError(f"strategy {settings.strategy} begins with a {'solved' if solved else 'new'} head")
@@ -235,7 +235,7 @@ def _classifier(backbone: nn.Module, settings: Settings, num_classes: int, head:
     return classifier
 
 
-def _freeze(classifier: Classifier, settings: Settings, transform: Transform) -> tuple[Prefix, nn.Module] | None:
+def freeze_for(classifier: Classifier, settings: Settings, transform: Transform) -> tuple[Prefix, nn.Module] | None:
     """Freeze what the strategy freezes; the two parts of the backbone where its prefix can be run once."""
     if settings.norm_statistics == "frozen":
         freeze_statistics(classifier)
@@ -282,7 +282,7 @@ def _activations(
     return kept
 
 
-def _trainer(
+def trainer_for(
     model: FromPixels, settings: Settings, train: Images, sample_weight: NDArray[np.floating] | None, num_classes: int,
     steps_per_epoch: int, *, seed: int, transform: Transform, metric: str, callbacks: Sequence[Callback],
     checkpoint_dir: Path | None, time_limit_seconds: float | None, max_steps: int | None, device: str,
@@ -292,7 +292,7 @@ def _trainer(
         model.classifier, lr=settings.lr, layer_decay=settings.layer_decay, weight_decay=settings.weight_decay
     )
     # One pass over the weights instead of a dozen: 3 % of a step of lite0 at 96 px.
-    once = {"fused": True} if settings.optimizer == "adamw" and _device(device).type in ("cpu", "cuda") else {}
+    once = {"fused": True} if settings.optimizer == "adamw" and device_of(device).type in ("cpu", "cuda") else {}
     optimizer = make_optimizer(groups, settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay, **once)
     total = settings.epochs * steps_per_epoch
     schedule = Schedule(

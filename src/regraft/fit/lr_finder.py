@@ -21,7 +21,7 @@ from regraft.errors import DataError, UsageError
 
 Batch = TypeVar("Batch")
 
-_SMOOTHING = 0.9
+SMOOTHING = 0.9
 """Weight of the past in the smoothed loss, with bias correction; 0.98 (fastai's) lags by 50 of 100 steps."""
 
 
@@ -112,10 +112,10 @@ def find_lr(
             if not math.isfinite(value):
                 ended = f"the loss became {value} at a rate of {lr:.1e}"
                 break
-            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * value
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * value
             lrs.append(lr)
             losses.append(value)
-            smoothed.append(mean / (1 - _SMOOTHING ** (step + 1)))
+            smoothed.append(mean / (1 - SMOOTHING ** (step + 1)))
             best = min(smoothed)
             if step >= 5 and smoothed[-1] > best + (stop_factor - 1) * abs(best):
                 ended = f"the loss rose to {smoothed[-1] / best:.1f} times its best at a rate of {lr:.1e}"

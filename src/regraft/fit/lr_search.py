@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from regraft.augmentation import Augmentation
 from regraft.fit.batches import Batch
-from regraft.fit.fine_tune import SolvedHead, _classifier, _device, _freeze, _trainer
+from regraft.fit.fine_tune import SolvedHead, classifier_for, device_of, freeze_for, trainer_for
 from regraft.fit.inputs import FromPixels, Images
 from regraft.fit.loader import ImageBatches
-from regraft.fit.lr_finder import _SMOOTHING, LearningRates, find_lr
+from regraft.fit.lr_finder import SMOOTHING, LearningRates, find_lr
 from regraft.fit.recipes import Recipe
 from regraft.fit.sampling import EpochBatches
 from regraft.fit.step import choose_precision
@@ -83,11 +83,11 @@ def search_lr(
     """
     listener = listener if listener is not None else Listener()
     settings = settled(recipe)
-    if choose_precision(settings.training_precision, _device(device))[0] == "fp16":
+    if choose_precision(settings.training_precision, device_of(device))[0] == "fp16":
         settings = dataclasses.replace(settings, training_precision="fp32")
     torch.manual_seed(seed)
-    classifier = _classifier(backbone, settings, num_classes, head)
-    _freeze(classifier, settings, transform)
+    classifier = classifier_for(backbone, settings, num_classes, head)
+    freeze_for(classifier, settings, transform)
     if settings.drop_path:
         set_drop_path(backbone, settings.drop_path)
     weights = None if train.sample_weight is None else np.asarray(train.sample_weight, np.float64)
@@ -100,7 +100,7 @@ def search_lr(
         train.labels, order, sample_weight=weights,
         on_failure=lambda item, why: listener.say(f"an image could not be read and is left out: {why}"),
     )  # fmt: skip
-    trainer = _trainer(
+    trainer = trainer_for(
         FromPixels(classifier, transform), settings, train, weights, num_classes, order.num_batches, seed=seed,
         transform=transform, metric="macro_f1", callbacks=(), checkpoint_dir=None, time_limit_seconds=None,
         max_steps=None, device=device, listener=Listener(), has_validation=False,
@@ -150,7 +150,7 @@ def paired(found: LearningRates, before: Sequence[float]) -> LearningRates:
     lowest = int(np.argmin(smoothed))
     # Neighbours have almost the same rate: what they differ by is chance, of which smoothing leaves a part.
     spread = float(np.std(np.diff(found.losses[: lowest + 1]))) / math.sqrt(2) if lowest > 2 else math.inf
-    error = spread * math.sqrt((1 - _SMOOTHING) / (1 + _SMOOTHING))
+    error = spread * math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING))
     fall = -float(smoothed[lowest])
     ended = found.reason.partition("; ")[0]
     shift = float(np.mean(before[: len(found.lrs)])) - before[0]

@@ -30,7 +30,7 @@ from regraft.types import JSON
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PACKAGED", "Backbone", "hash_file", "hash_state", "offline_backbones", "rebuild", "resolve"]
+__all__ = ["PACKAGED", "Backbone", "hash_file", "hash_state", "offline_backbones", "rebuild", "resolve", "untrained"]
 
 STAGES = "+stages"
 """What a name ends with where the features are those of all stages."""
@@ -123,6 +123,19 @@ def resolve(
     wanted = Wanted(name=base, weights=weights, random=random, seed=seed)
     known = _recall(wanted, features_from, stages, cache_dir)
     return known if known is not None else _look(wanted, features_from, stages, cache_dir)
+
+
+def untrained(backbone: Backbone, *, cache_dir: Path | None = None, seed: int = 0) -> Backbone:
+    """The same architecture with the values that it begins with, used with the same transform.
+
+    Raises:
+        BackboneError: it is neither timm's nor torchvision's, so that nothing says how it begins.
+    """
+    name, builder = str(backbone.recipe.get("architecture", backbone.name)), backbone.recipe.get("builder")
+    if builder not in ("timm", "torchvision"):
+        raise BackboneError(f"a random start needs an architecture of timm or torchvision: {backbone.name} is none")
+    named = f"torchvision/{name}" if builder == "torchvision" else name
+    return resolve(named, cache_dir=cache_dir, random=True, seed=seed).at(backbone.transform)
 
 
 def rebuild(recipe: Mapping[str, Any], weights: Path, *, size: int, features_from: str | None = None) -> nn.Module:

@@ -14,11 +14,10 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from regraft.data.folds import assign_folds
-from regraft.errors import BackboneError
 from regraft.fit.linear_probe import fit_linear_probe
 from regraft.fit.recipes import Recipe
 from regraft.fit.strategies import Facts, settings_for
-from regraft.models.backbones import Backbone, resolve
+from regraft.models.backbones import Backbone, untrained
 from regraft.studies.decide import Metric
 from regraft.studies.race.arms import INNER_FOLDS, Answers
 from regraft.types import Manifest
@@ -117,14 +116,7 @@ class TunedArm:
         return settings_for(self.name, facts, self.asked)
 
     def _begin(self, seed: int) -> Backbone:
-        if self.name != "scratch":
-            return self.trunk
-        name = str(self.trunk.recipe.get("architecture", self.trunk.name))
-        builder = self.trunk.recipe.get("builder")
-        if builder not in ("timm", "torchvision"):
-            raise BackboneError(f"a random start needs an architecture of timm or torchvision: {self.backbone} is none")
-        named = f"torchvision/{name}" if builder == "torchvision" else name
-        return resolve(named, cache_dir=self.cache_dir, random=True, seed=seed).at(self.trunk.transform)
+        return self.trunk if self.name != "scratch" else untrained(self.trunk, cache_dir=self.cache_dir, seed=seed)
 
     def _head(self, rows: NDArray[np.int64], seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Solved on these rows alone, for all classes."""
