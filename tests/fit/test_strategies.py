@@ -30,6 +30,11 @@ def test_every_setting_is_there_with_a_reason_and_in_range(strategy, num_images,
     FitConfig(strategy=strategy, **{name: getattr(settings, name) for name in ("epochs", "batch_size", "lr")})
 
 
+def test_the_rate_goes_with_the_root_of_the_batch():
+    rates = [settings_for("lp_ft", facts(), {"batch_size": size})["lr"].value for size in (8, 32, 128)]
+    assert rates == pytest.approx([2.5e-4, 5e-4, 1e-3])
+
+
 def test_epochs_fall_with_the_size_of_the_data():
     epochs = [settings_for("lp_ft", facts(n))["epochs"].value for n in (50, 500, 5_000, 50_000, 500_000)]
     assert epochs == sorted(epochs, reverse=True)

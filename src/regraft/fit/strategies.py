@@ -156,7 +156,7 @@ def _defaults(strategy: str, facts: Facts, asked: dict[str, Any]) -> Recipe:
         "batch_size": batch,
         "grad_accum_steps": Choice(1, f"{OFF}: a batch that does not fit in memory is cut"),
         "optimizer": Choice("adamw", f"{_FASTAI}: Adam with decoupled decay; rates fit convolutions and attention"),
-        "lr": _LR[strategy],
+        "lr": _lr(strategy, int(asked.get("batch_size") or batch.value)),
         "weight_decay": Choice(0.05 if scratch else 0.01, "DeiT's (Touvron et al. 2021)" if scratch else _FASTAI),
         "layer_decay": _LAYER_DECAY[strategy],
         "schedule": Choice("cosine", "no milestones to choose, and it ends near zero whatever the length"),
@@ -211,6 +211,14 @@ _NORM_STATISTICS = {
     "full": Choice("batch", "the classical recipe: batch norms follow the new images"),
     "scratch": Choice("batch", "there are no statistics yet"),
 }  # fmt: skip
+
+
+def _lr(strategy: str, batch_size: int) -> Choice:
+    """Found with 32 images a step; for Adam in proportion to the root of their number (Malladi et al. 2022)."""
+    base = _LR[strategy]
+    if batch_size == 32:
+        return base
+    return Choice(base.value * math.sqrt(batch_size / 32), f"{base.reason}; times √({batch_size} / 32) images a step")
 
 
 def _epochs(strategy: str, n: int) -> Choice:
