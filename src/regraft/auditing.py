@@ -7,6 +7,7 @@ is found is a table, in the order of looking.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,10 @@ from regraft.progress import Listener, Stopwatch
 from regraft.studies.duplicate_groups import search_duplicates
 from regraft.studies.leak_price import LeakPrice, join_groups, leak_price
 from regraft.types import Features, IssueColumn, Issues, Manifest, Split
+
+_EVERY = slice(1, 17, 2)
+"""Of the 20 strengths, from λ down to λ/100,000, that a fit tries, these 8 are tried for an audit: each a third of the
+last. Of 10,000 images it found the same errors in three fifths of the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +163,7 @@ def audit(scan: Scan, options: AuditOptions | None = None, *, listener: Listener
 
     notes: list[str] = []
     with watch.stage("labels"):
-        labels = _labels(manifest, features, group_ids, options, listener, notes)
+        labels, strengths = _labels(manifest, features, group_ids, options, listener, notes)
     with watch.stage("leaks"):
         leaks = find_leaks(
             roles, duplicates.pairs, duplicates.similarity, groups=manifest.groups, sets=duplicates.sets,
@@ -167,11 +172,12 @@ def audit(scan: Scan, options: AuditOptions | None = None, *, listener: Listener
     price = None
     if options.price and (duplicates.sets >= 0).any():
         with watch.stage("price"):
-            price = _price(manifest, features, split, duplicates, options, notes)
+            price = _price(manifest, features, split, duplicates, strengths, options, notes)
     with watch.stage("outliers"):
         outliers = find_outliers(
-            features.values, manifest.labels, group_ids=group_ids, class_names=manifest.class_names, detectors=detectors
-        )
+            features.values, manifest.labels, group_ids=group_ids, class_names=manifest.class_names,
+            detectors=detectors, neighbours=search.neighbours,
+        )  # fmt: skip
         odd = find_odd_images(search.records, manifest.sizes)
     return Audit(
         scan=scan, manifest=manifest, split=split, roles=roles, given=given,
@@ -229,8 +235,8 @@ def _labels(
     options: AuditOptions,
     listener: Listener,
     notes: list[str],
-) -> LabelAudit | None:
-    """The audit of the labels, by heads that never saw an image's label or its duplicate's.
+) -> tuple[LabelAudit | None, Sequence[float] | str]:
+    """The audit of the labels, by heads that never saw an image's label or its duplicate's; and the heads' strengths.
 
     Test images are judged like all others: by cross-validation over all images, of which no score is told.
     """
@@ -238,28 +244,30 @@ def _labels(
     num_groups = len(np.unique(group_ids))
     if num_groups < 2:
         notes.append("labels were not judged: all images belong to one group, so that none can be held out")
-        return None
+        return None, "auto"
     n = len(labels)
     folds = data_stage.assign_folds(
         labels, group_ids, manifest.hashes, num_folds=min(options.folds, num_groups),
         num_repeats=5 if n < 500 else 3 if n < 2000 else 1, seed=options.seed,
     )  # fmt: skip
     try:
+        ridge = fit_ridge(features.values, labels, num_classes=num_classes, group_ids=group_ids)
+        strengths = ridge.strengths[_EVERY].tolist()
         probe = fit_linear_probe(
             features.values, labels, num_classes=num_classes, folds=folds, group_ids=group_ids, taus=(0.0,),
-            progress=listener.progress,
+            strengths=strengths, progress=listener.progress,
         )  # fmt: skip
-        ridge = fit_ridge(features.values, labels, num_classes=num_classes, group_ids=group_ids)
         held_out = probe.oof_chosen_logits()
         temperature = fit_temperature(held_out.reshape(-1, num_classes), np.tile(labels, probe.num_repeats))
-        return audit_labels(
+        found = audit_labels(
             labels, softmax(held_out, temperature=temperature), folds=folds, features=features.values,
             group_ids=group_ids, scores={"ridge": ridge.oof_scores}, class_names=manifest.class_names,
             seed=options.seed,
         )  # fmt: skip
     except (DataError, UsageError) as error:  # groups so few and mixed that a fold leaves one class to learn from
         notes.append(f"labels were not judged: {error}")
-        return None
+        return None, "auto"
+    return found, strengths
 
 
 def _price(
@@ -267,6 +275,7 @@ def _price(
     features: Features,
     split: Split,
     duplicates: NearDuplicates,
+    strengths: Sequence[float] | str,
     options: AuditOptions,
     notes: list[str],
 ) -> LeakPrice | None:
@@ -274,7 +283,7 @@ def _price(
         return leak_price(
             features.values, manifest.labels, num_classes=manifest.num_classes, group_ids=split.group_ids,
             near_duplicate_sets=duplicates.sets, hashes=manifest.hashes, num_folds=options.folds,
-            metric=options.metric, seed=options.seed,
+            metric=options.metric, strengths=strengths, seed=options.seed,
         )  # fmt: skip
     except DataError as error:
         notes.append(f"the price of leaks was not measured: {error}")

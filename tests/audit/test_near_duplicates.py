@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regraft.audit import near_duplicates
 from regraft.audit.calibration import calibrate
 from regraft.audit.clusters import clusters, numbered
 from regraft.audit.near_duplicates import Views, find_near_duplicates, sample_for_views
+from regraft.audit.neighbours import nearest
 from regraft.audit.pair_evidence import pair_evidence
 from regraft.audit.perceptual_hash import thumbnail
 from regraft.audit.views import KINDS, duplicate_views
@@ -216,3 +218,15 @@ def test_sets_lie_within_the_connected_components(num, num_pairs, seed):
     for number in range(cut.max() + 1):
         assert len(set(component[cut == number])) == 1
         assert (cut == number).sum() >= 2
+
+
+def test_pairs_that_are_not_aligned_could_not_have_passed(planted, monkeypatch):
+    images, features, thumbnails, _ = planted
+    views = views_of(images, range(40))
+    found = find_near_duplicates(features, thumbnails, views=views)
+    monkeypatch.setattr(near_duplicates, "worth_aligning", lambda positive, kinds, cheap: np.ones(len(cheap), bool))
+    slow = find_near_duplicates(features, thumbnails, views=views, neighbours=nearest(features, 9)[0])
+    assert len(found.pairs) >= 20
+    assert np.array_equal(found.pairs, slow.pairs)
+    np.testing.assert_allclose(found.similarity, slow.similarity, atol=1e-9)
+    assert np.array_equal(found.sets, slow.sets)

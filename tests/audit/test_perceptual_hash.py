@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.fft import dctn
 
 from drawn import photo
-from regraft.audit.perceptual_hash import hash_distance, hash_signs, perceptual_hashes, thumbnail
+from regraft.audit import perceptual_hash
+from regraft.audit.perceptual_hash import hash_distance, hash_signs, nearest_hashes, perceptual_hashes, thumbnail
 
 
 def thumbnails(num=12, size=(60, 80)):
@@ -36,6 +38,25 @@ def test_survives_scaling_and_brightness_and_tells_pictures_apart():
     hashes = perceptual_hashes(thumbnails())
     apart = hash_distance(hashes[:, None], hashes[None])[~np.eye(len(hashes), dtype=bool)]
     assert apart.min() > 12
+
+
+@pytest.mark.parametrize("block", [1, 40, 1 << 21])
+def test_the_nearest_hashes_mirrored_or_not(block, monkeypatch):
+    rng = np.random.default_rng(0)
+    plain, mirrored = rng.integers(0, 1 << 63, (2, 30), dtype=np.uint64)
+    mirrored[7] = plain[3] ^ np.uint64(1)  # a mirror image of 3, but for a bit
+    monkeypatch.setattr(perceptual_hash, "_BLOCK_ELEMENTS", block)
+    found = nearest_hashes(plain, mirrored, 2)
+    distance = np.minimum(hash_distance(plain[:, None], plain), hash_distance(plain[:, None], mirrored))
+    np.fill_diagonal(distance, 64)
+    assert found.tolist() == np.argsort(distance, axis=1, kind="stable")[:, :2].tolist()
+    assert found[3, 0] == 7
+
+
+def test_fewer_hashes_than_neighbours():
+    hashes = np.array([5, 6], np.uint64)
+    assert nearest_hashes(hashes, hashes, 3).tolist() == [[1, -1, -1], [0, -1, -1]]
+    assert nearest_hashes(hashes[:0], hashes[:0], 3).shape == (0, 3)
 
 
 def test_signs_have_the_distance_as_their_cosine():

@@ -82,6 +82,7 @@ def find_near_duplicates(
     labels: NDArray[np.integer] | None = None,
     views: Views | None = None,
     images: Sequence[str] | None = None,
+    neighbours: NDArray[np.int64] | None = None,
     level: float = LEVEL,
     chunk: int = CHUNK,
 ) -> NearDuplicates:
@@ -94,6 +95,8 @@ def find_near_duplicates(
         labels: int (N,), -1 where unknown; for `conflicting`.
         views: to calibrate by. Without them a fixed threshold on the features is used, and said so.
         images: N names for the reasons; row numbers unless given.
+        neighbours: int64 (N, k), what `nearest` gave for these features with k of 4 or more, to search once only; not
+            used where files are identical.
         level: share of images that may be flagged wrongly (`calibrate`).
         chunk: rows of a block of the search.
 
@@ -111,7 +114,7 @@ def find_near_duplicates(
     few = features if len(kept) == num else features[kept]
     few = unit_rows(few) if few.size <= AT_ONCE else few
     pixels = None if thumbnails is None else thumbnails[kept]
-    owners, others = _candidates(few, pixels, chunk)
+    owners, others = _candidates(few, pixels, chunk, neighbours if len(kept) == num else None)
     low, high = np.minimum(owners, others), np.maximum(owners, others)
     codes, which = np.unique(low * max(len(kept), 1) + high, return_inverse=True)
     pairs = np.stack([codes // max(len(kept), 1), codes % max(len(kept), 1)], axis=1)
@@ -166,11 +169,11 @@ def _check(num: int, **columns: Any) -> None:
 
 
 def _candidates(
-    features: NDArray[Any], thumbnails: NDArray[np.uint8] | None, chunk: int
+    features: NDArray[Any], thumbnails: NDArray[np.uint8] | None, chunk: int, known: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs (owner, other): of every image its nearest others, by features and by hash."""
     num = len(features)
-    found, _ = nearest(features, NUM_BY_FEATURES, chunk=chunk)
+    found = nearest(features, NUM_BY_FEATURES, chunk=chunk)[0] if known is None else known[:, :NUM_BY_FEATURES]
     others = [found]
     if thumbnails is not None and num:
         plain, mirrored = perceptual_hashes(thumbnails), perceptual_hashes(thumbnails, mirrored=True)

@@ -56,6 +56,7 @@ def find_outliers(
     group_ids: NDArray[np.integer] | None = None,
     class_names: Sequence[str] | None = None,
     detectors: Mapping[str, Detector] | None = None,
+    neighbours: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None,
     limit: float = LIMIT,
     chunk: int = CHUNK,
 ) -> Outliers:
@@ -76,6 +77,7 @@ def find_outliers(
         group_ids: int (N,); near-duplicates and groups, which do not vouch for each other.
         class_names: K names for the reasons.
         detectors: name to an object with PyOD's protocol (`outlier_plugin.pyod_detector`), each fitted here.
+        neighbours: what `nearest` gave for these features without groups and k above 10, to search less.
         limit: above 0.
         chunk: rows of a block.
 
@@ -90,7 +92,7 @@ def find_outliers(
     if len(given) != num or (group_ids is not None and len(group_ids) != num):
         raise DataError(f"one label and one group per image: {num} rows of features, {len(labels)} labels")
     groups = np.arange(num) if group_ids is None else np.asarray(group_ids)
-    whole = _neighbour_distance(features, groups, chunk)
+    whole = _neighbour_distance(features, groups, chunk, neighbours)
     nearest_centre, own_centre = class_distances(features, given)
     inside = np.full(num, np.nan)
     measures = {name: np.zeros(num) for name in ("neighbours", "centres", "class_neighbours", "class_centre")}
@@ -144,8 +146,20 @@ def find_outliers(
     )
 
 
-def _neighbour_distance(features: NDArray[Any], groups: NDArray[np.integer], chunk: int) -> NDArray[np.float64]:
+def _neighbour_distance(
+    features: NDArray[Any],
+    groups: NDArray[np.integer],
+    chunk: int,
+    known: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None,
+) -> NDArray[np.float64]:
     """Mean cosine distance (N,) to the nearest images of other groups; NaN where there are none."""
+    wanted = min(NUM_NEIGHBOURS, len(features) - 1)
+    if known is not None:
+        indices, similar = known
+        stranger = (indices >= 0) & (groups[indices] != groups[:, None])
+        used = stranger & (np.cumsum(stranger, axis=1) <= NUM_NEIGHBOURS)
+        if (used.sum(axis=1) >= wanted).all():  # else some image's group holds most of its neighbours
+            return np.asarray(np.where(used, 1.0 - similar.astype(np.float64), 0.0).sum(axis=1) / used.sum(axis=1))
     found, similarity = nearest(features, NUM_NEIGHBOURS, group_ids=groups, chunk=chunk)
     real = found >= 0
     total = np.where(real, 1.0 - similarity.astype(np.float64), 0.0).sum(axis=1)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from regraft.audit.near_duplicates import NearDuplicates, find_near_duplicates
+from regraft.audit.neighbours import nearest
 from regraft.features.engines import Choice
 from regraft.files import write_bytes
 from regraft.models.backbones import Backbone
@@ -28,6 +29,8 @@ from regraft.studies.pixel_records import pixel_records, views_of_duplicates
 from regraft.types import Features, Finding, Manifest, Split
 
 FORMAT = 1
+NUM_NEIGHBOURS = 16
+"""Nearest images that are looked for once: 4 for duplicates, 10 for outliers, 6 that may be of the own group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,10 +40,12 @@ class Search:
     Attributes:
         found: pairs and sets.
         records: RECORD (N,), the pixel measures.
+        neighbours: of every image the 16 nearest by features and their similarity, groups apart: see `nearest`.
     """
 
     found: NearDuplicates
     records: NDArray[Any]
+    neighbours: tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 def search_duplicates(
@@ -71,12 +76,13 @@ def search_duplicates(
             manifest, backbone, choice=choice, cache_dir=cache_dir, progress=listener.progress
         )  # fmt: skip
     with watch.stage("near-duplicates"):
+        neighbours = nearest(features.values, NUM_NEIGHBOURS)
         found = find_near_duplicates(
             features.values, records["thumbnail"], content_ids=_contents(manifest), labels=manifest.labels,
-            views=views, images=manifest.names,
+            views=views, images=manifest.names, neighbours=neighbours[0],
         )  # fmt: skip
         _keep_sets(cache_dir, manifest, found.sets)
-    return Search(found=found, records=records)
+    return Search(found=found, records=records, neighbours=neighbours)
 
 
 def kept_sets(cache_dir: Path, manifest: Manifest) -> NDArray[np.int64] | None:

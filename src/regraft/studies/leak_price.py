@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,7 @@ def leak_price(
     num_resamples: int = 1000,
     level: float = 0.95,
     metric: Metric = "macro_f1",
+    strengths: Sequence[float] | str = "auto",
     seed: int = 0,
 ) -> LeakPrice:
     """Solve the head twice on the same images and compare what it says of those it was not fitted on.
@@ -74,6 +76,7 @@ def leak_price(
         num_resamples: of groups; fewer above 20,000 images.
         level: coverage that is aimed at.
         metric: what the prior adjustment is chosen for.
+        strengths: as in `fit_linear_probe`; the same for both scores.
         seed: of folds and resamples.
 
     Raises:
@@ -107,6 +110,7 @@ def leak_price(
                 group_ids=groups,
                 sample_weight=row_weight,
                 metric=metric,
+                strengths=strengths,
             )
         )
     leaky, corrected = (_rows(labels, probe) for probe in probes)
