@@ -208,6 +208,32 @@ class TestPage:
         assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
         assert page.count("data:image/jpeg;base64,") > 10
 
+    @pytest.mark.browser
+    @pytest.mark.parametrize("width", [390, 1280])
+    def test_a_browser_shows_it_without_complaint_network_or_overflow(self, planted, cli, fake, width):
+        sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+        chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if chromium is None:
+            pytest.skip("no Chromium was found on the PATH")
+        assert cli("audit", planted).code == 0
+        heard = []
+        with sync_api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=chromium, args=["--headless", "--no-sandbox", "--disable-gpu"]
+            )
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.on("console", lambda message: heard.append(message.text))
+            page.on("pageerror", lambda error: heard.append(str(error)))
+            page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
+            page.on("request", lambda request: heard.append(request.url))
+            page.goto((fake / "audit-photos.html").as_uri())
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            first = page.locator("#labels .gallery li").first.inner_text()
+            browser.close()
+        assert [one for one in heard if not one.startswith(("file:", "data:"))] == []
+        assert wide <= width
+        assert "suggested" in first
+
     def test_only_a_report_of_ours_is_replaced(self, planted, cli, fake):
         (fake / "mine.html").write_text("<p>my own page</p>")
         answer = cli("audit", planted, "--output", "mine.html")

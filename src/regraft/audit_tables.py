@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 KINDS = ("label", "near_duplicate", "leakage", "outlier", "odd_image")
 ENDINGS = (".csv", ".parquet", ".json", ".labelstudio.json", ".fiftyone.json")
 _SHOWN = 20
+_MOST_CLASSES = 100
+"""Up to which the summary holds the noise matrix: three times K² numbers."""
 
 
 def check_export(path: Path) -> None:
@@ -205,7 +207,7 @@ def summary(found: Audit) -> JSON:
         "odd_images": {kind: int(rows.sum()) for kind, rows in found.odd.kinds.items()},
         "num_off_topic": int(found.outliers.off_topic.sum()),
         "imbalance": {"ratio": found.imbalance.ratio, "too_small_to_judge": list(found.imbalance.too_small)},
-        "suspects": [], "notes": list(found.notes),
+        "suspects": [_suspect(found, row) for row in queue(found).tolist()[:_SHOWN]], "notes": list(found.notes),
         "seconds": {name: round(seconds, 3) for name, seconds in found.seconds.items()},
     }  # fmt: skip
     if labels is not None:
@@ -214,14 +216,14 @@ def summary(found: Audit) -> JSON:
         told["wrong_labels_by_class"] = {
             name: each.as_dict() for name, each in zip(names, labels.noise.per_class, strict=True)
         }
-        told["noise_matrix"] = {
-            "rows": "right class", "columns": "given class", "classes": names,
-            "estimate": labels.noise.matrix.round(6).tolist(), "low": labels.noise.low.round(6).tolist(),
-            "high": labels.noise.high.round(6).tolist(), "level": labels.noise.level,
-        }  # fmt: skip
+        if len(names) <= _MOST_CLASSES:
+            told["noise_matrix"] = {
+                "rows": "right class", "columns": "given class", "classes": names,
+                "estimate": labels.noise.matrix.round(6).tolist(), "low": labels.noise.low.round(6).tolist(),
+                "high": labels.noise.high.round(6).tolist(), "level": labels.noise.level,
+            }  # fmt: skip
         told["label_judges"] = list(labels.judges)
         told["num_sure"] = int((labels.tier == 2).sum())
-        told["suspects"] = [_suspect(found, row) for row in queue(found).tolist()[:_SHOWN]]
     if found.price is not None:
         told["price"] = {
             side: {name: interval.as_dict() for name, interval in getattr(found.price, side).items()}
