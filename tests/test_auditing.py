@@ -150,7 +150,7 @@ class TestGroupsForAFit:
         assert [(leak.image, leak.same_as, leak.excluded) for leak in split.leaks] == [
             ("4.png", "10.png", True), ("5.png", "10.png", True),
         ]  # fmt: skip
-        assert "2 development images in 1 sets" in words
+        assert "2 development images in 1 set" in words
         assert "2 near-duplicates of test images were left out" in words
 
     def test_the_last_images_of_a_class_stay(self):

@@ -175,7 +175,13 @@ def prune(cache_dir: Path, *, older_than_seconds: float, now: float, fingerprint
 def _sweep(cache_dir: Path, *, now: float, older_than_seconds: float) -> int:
     """Delete what killed processes and damage left behind; returns the bytes freed."""
     freed = 0
-    for pattern in ("features/*/.*.tmp", "features/*/*.damaged", "verdicts/*/.*.tmp", "ir/.tmp-*"):
+    for pattern in (
+        "features/*/.*.tmp",
+        "features/*/*.damaged",
+        "verdicts/*/.*.tmp",
+        "near-duplicates/.*.tmp",
+        "ir/.tmp-*",
+    ):
         for path in cache_dir.glob(pattern):
             with contextlib.suppress(OSError):
                 if now - path.stat().st_mtime >= older_than_seconds:

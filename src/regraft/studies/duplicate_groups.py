@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 
 from regraft.audit.near_duplicates import NearDuplicates, find_near_duplicates
 from regraft.audit.neighbours import nearest
+from regraft.evaluate.wording import count
 from regraft.features.engines import Choice
 from regraft.files import write_bytes
 from regraft.models.backbones import Backbone
@@ -134,7 +135,7 @@ def keep_together(manifest: Manifest, split: Split, sets: NDArray[np.int64]) -> 
     _, counts = np.unique(inside[inside >= 0], return_counts=True)
     several = counts[counts > 1]
     words = (
-        f"near-duplicates share a fold: {int(several.sum()):,} development images in {len(several):,} sets"
+        f"near-duplicates share a fold: {int(several.sum()):,} development images in {count(len(several), 'set')}"
         if len(several)
         else "no two development images are near-duplicates"
     )
