@@ -158,6 +158,10 @@ def _headline(found: Audit) -> dict[str, str]:
     if found.labels is None:
         return {"lead": "The labels ", "figure": "could not be judged", "tail": "", "more": ""}
     wrong = found.labels.noise.num_wrong
+    if wrong.high - wrong.low > 0.5 * num:
+        interval = f"{100 * wrong.level:g} % interval {wrong.low:,.0f} to {wrong.high:,.0f}"
+        more = f"Too few images, or too hard to tell apart ({interval}); the suspects are in the order of looking."
+        return {"lead": f"How many of {num:,} labels are wrong ", "figure": "cannot be told", "tail": "", "more": more}
     figure = f"about {wrong.estimate:,.0f}" if wrong.estimate >= 0.5 else "hardly any"
     return {
         "lead": f"Of {num:,} labels ",

@@ -43,6 +43,7 @@ from regraft.progress import Listener, Stopwatch
 from regraft.racing import race_strategies
 from regraft.settling import backbone_files, settle, tidy, with_training
 from regraft.store import runs
+from regraft.studies.duplicate_groups import group_near_duplicates
 from regraft.tracking.results import write_linear_probe
 from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
 from regraft.usable import labelled, without_failed
@@ -171,6 +172,8 @@ def fit(
             progress=listener.progress,
         )  # fmt: skip
     manifest, split, features = without_failed(manifest, split, features, listener)
+    split, words = group_near_duplicates(manifest, split, cache_dir=cache_dir)
+    listener.say(words)
     rate = f", {features.num_forwarded / features.seconds:,.0f} images/s" if features.num_forwarded else ""
     listener.say(f"{features.num_forwarded:,} images through the backbone, the rest from the cache{rate}")
 
