@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -38,13 +39,18 @@ class Scaled(nn.Module):
 
 
 def judged(weight: float, tried: list[tuple[str, float]], num: int, noise: float):
+    """A model that finds the truth `weight` times, in noise."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, num)
-    evidence = (2 * labels - 1) + noise * rng.normal(size=num)
-    logits = np.stack([-evidence, evidence], 1).astype(np.float32)
+    truth, disturbed = 2 * labels - 1, noise * rng.normal(size=num)
     model = Scaled(weight)
     states = iter([(name, {"weight": torch.tensor([value])}) for name, value in tried])
-    return choose_weights(model, lambda m: logits * float(m.weight.detach()), labels, states), model
+
+    def logits(m: nn.Module) -> np.ndarray:
+        evidence = float(m.weight.detach()) * truth + disturbed
+        return np.stack([-evidence, evidence], 1).astype(np.float32)
+
+    return choose_weights(model, logits, labels, states), model
 
 
 def test_better_weights_are_taken_and_stay_in_the_model():
@@ -69,8 +75,49 @@ def test_the_way_from_the_start_is_not_dragged_along_by_what_is_tried():
     assert float(model.weight.detach()) == 3.0
 
 
-def test_a_difference_within_noise_changes_nothing():
-    found, model = judged(1.0, [("almost the same", 1.001)], 20, 2.0)
+def test_being_less_sure_is_no_merit():
+    """The same answers with smaller logits lose less where the model is too sure; a temperature does as much."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    evidence = (2 * labels - 1) + rng.normal(size=400)
+    model = Scaled(4.0)
+
+    def logits(tried: nn.Module) -> np.ndarray:
+        return np.stack([-evidence, evidence], 1).astype(np.float32) * float(tried.weight.detach())
+
+    found = choose_weights(model, logits, labels, iter([("softer", {"weight": torch.tensor([1.0])})]))
+    assert found.losses["softer"] == pytest.approx(found.losses["best epoch"], rel=0.01)
     assert found.name == "best epoch"
-    assert float(model.weight.detach()) == 1.0
-    assert found.logits.shape == (20, 2)
+
+
+def test_a_lower_loss_with_a_worse_metric_is_not_taken():
+    labels = np.array([0] * 60 + [1] * 40)
+    rng = np.random.default_rng(0)
+    sharp = np.where(np.arange(100) % 10 == 0, -3.0, 0.2) * np.where(labels == 0, -1, 1)  # 90 % right, and some far off
+    flat = np.where(np.arange(100) % 5 == 0, -0.1, 1.0) * np.where(labels == 0, -1, 1) + 0.01 * rng.normal(size=100)
+    model = Scaled(0.0)
+
+    def logits(tried: nn.Module) -> np.ndarray:
+        evidence = flat if float(tried.weight.detach()) else sharp
+        return np.stack([-evidence, evidence], 1).astype(np.float32)
+
+    found = choose_weights(model, logits, labels, iter([("flat", {"weight": torch.tensor([1.0])})]))
+    assert found.losses["flat"] < found.losses["best epoch"]
+    assert found.name == "best epoch"
+
+
+def test_equally_good_weights_are_seldom_taken():
+    """One standard error lets one of six by; the metric, that must be no worse, some of those not."""
+    taken = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 2, 50)
+        noise = rng.normal(size=(2, 50))
+
+        def logits(tried: nn.Module, labels=labels, noise=noise) -> np.ndarray:
+            evidence = (2 * labels - 1) + noise[int(tried.weight.detach())]
+            return np.stack([-evidence, evidence], 1).astype(np.float32)
+
+        other = iter([("other", {"weight": torch.tensor([1.0])})])
+        taken += choose_weights(Scaled(0.0), logits, labels, other).name == "other"
+    assert 1 <= taken <= 20

@@ -174,7 +174,8 @@ def fine_tune(
         of = _logits_of(val_batches, num_classes, trainer)
         if best is not None:
             listener.say("trying averages of the weights on the validation images")
-            judged = choose_weights(model, of, val.labels, candidates(model.state_dict(), best.states(), start))
+            tried = candidates(model.state_dict(), best.states(), start)
+            judged = choose_weights(model, of, val.labels, tried, metric=metric)  # type: ignore[arg-type]
             logits, weights = judged.logits, judged.reason
             best.remove()
         else:
