@@ -67,6 +67,7 @@ import argparse
 import dataclasses
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -187,7 +188,9 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--fashion", type=Path, help="class folders of Fashion-MNIST")
     parser.add_argument("--clipart", type=Path, help="class folders of openclipart")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/regraft-imbalance"), help="images and results")
+    parser.add_argument(
+        "--work", type=Path, default=Path(tempfile.gettempdir()) / "regraft-imbalance", help="images and results"
+    )
     parser.add_argument("--table", action="store_true", help="only print")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
