@@ -51,6 +51,7 @@ class TestFit:
             "predictions.parquet",
             "report.html",
             "model",
+            "tensorboard",
         }
         assert {entry.name for entry in path.iterdir()} == names
         assert "extract" in done.err
