@@ -23,8 +23,8 @@ cells of regraft ran beside other work on the other core, all of openclipart and
     fashion-mnist  fastai    .679 (.659-.697)    .680 (.666-.691)    152 (145-162)  33           2,067
     fashion-mnist  timm      .731 (.722-.747)    .731 (.723-.742)     71 (69-74)    18           1,480
 
-Time until the accuracy was reached that the peer ended with, peer / regraft: 7.3 and 3.9 on openclipart, 17.9 and 8.3 on
-Fashion-MNIST (fastai, timm; 3 of 3 seeds each). Before the averages of weights were compared at their own temperatures,
+Time until the accuracy was reached that the peer ended with, peer / regraft: 7.3 and 3.9 on openclipart, 17.9 and 8.3
+on Fashion-MNIST (fastai, timm; 3 of 3 seeds each). Before averages of weights were compared at their own temperatures,
 openclipart gave .775 (.767-.781) and .600 (.591-.606) in 78, 92 and 81 s.
 """
 
