@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,11 +148,7 @@ def images_of(job: Job, rows: Rows) -> Images:
     """These rows as what is trained on, or predicted."""
     from regraft.fit.inputs import Images
 
-    return Images(read=functools.partial(_read, job.manifest, rows), labels=job.manifest.labels[rows])
-
-
-def _read(manifest: Manifest, rows: Rows, item: int) -> bytes:
-    return manifest.path(int(rows[item])).read_bytes()
+    return Images.of(job.manifest, rows)
 
 
 def probe_on(job: Job, rows: Rows) -> LinearProbe:

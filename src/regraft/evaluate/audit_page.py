@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from regraft.evaluate import charts, report_facts
-from regraft.evaluate.report import Pictures, digest
+from regraft.evaluate.report import Pictures, digest, page
 from regraft.evaluate.wording import clipped, count, percent, percent_range
 from regraft.files import write_bytes
 from regraft.types import JSON, Finding, Interval
@@ -147,16 +147,7 @@ def write_audit_page(path: Path, contents: AuditContents) -> None:
 
 def render(contents: AuditContents) -> str:
     """The page as one HTML text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("audit.html.jinja").render(_view(contents))
+    return page("audit.html.jinja", _view(contents))
 
 
 def _view(contents: AuditContents) -> JSON:

@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from regraft.errors import UsageError
 from regraft.evaluate.groups import Groups
-from regraft.evaluate.proportions import wilson
-from regraft.evaluate.resampled import assemble, interval, loss_moments, percentiles
+from regraft.evaluate.resampled import assemble, difference_interval, loss_moments
 from regraft.evaluate.sums import NAMES, SMALLEST, Rows, Sums
 from regraft.types import Interval
 
@@ -197,14 +196,10 @@ def paired_difference(
     found = {}
     for name in NAMES:
         estimate, draws = float(ours[name] - theirs[name]), draws_a[name] - draws_b[name]
-        low, high = percentiles(draws, groups.number, level)
-        if name in ("accuracy", "balanced_accuracy", "macro_f1") and np.ptp(draws) == 0:
-            unseen = wilson(0.0, groups.number, level)[1]
-            low, high = low - unseen, high + unseen
-        widest = -log(SMALLEST) if name == "log_loss" else 1.0
-        if groups.number < 2:
-            low, high = -widest, widest
-        found[name] = interval(estimate, max(low, -widest), min(high, widest), level)
+        found[name] = difference_interval(
+            estimate, draws, groups.number, level, widest=-log(SMALLEST) if name == "log_loss" else 1.0,
+            of_answers=name in ("accuracy", "balanced_accuracy", "macro_f1"),
+        )  # fmt: skip
     return found
 
 

@@ -89,6 +89,11 @@ def write_report(path: Path, contents: ReportContents) -> None:
 
 def render(contents: ReportContents) -> str:
     """The report as one HTML text."""
+    return page("report.html.jinja", _view(contents))
+
+
+def page(template: str, view: JSON) -> str:
+    """A template of this folder with every text escaped; what it names and the view lacks is an error."""
     import jinja2  # 60 ms, and only this function needs it
 
     environment = jinja2.Environment(
@@ -98,7 +103,7 @@ def render(contents: ReportContents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.jinja").render(_view(contents))
+    return environment.get_template(template).render(view)
 
 
 def _view(contents: ReportContents) -> JSON:

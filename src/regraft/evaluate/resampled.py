@@ -226,5 +226,29 @@ def _of_ece(rows: Rows, at_once: Sums, in_bag: Sums, level: float) -> tuple[floa
     return max(0.0, low), min(1.0, 2 * estimate - float(ends[0]))
 
 
+def difference_interval(
+    estimate: float, draws: NDArray[np.float64], num_groups: int, level: float, *, widest: float = 1.0,
+    of_answers: bool = True,
+) -> Interval:  # fmt: skip
+    """The interval of a paired difference.
+
+    Args:
+        estimate: on all images.
+        draws: (R,), in each resample.
+        num_groups: that were resampled; of one alone nothing is known.
+        level: coverage that is aimed at.
+        widest: the largest difference that there can be.
+        of_answers: a measure of right and wrong answers. Where no resample differs, it still gets Wilson's bound for "0
+            of so many groups" on either side.
+    """
+    low, high = percentiles(draws, num_groups, level)
+    if of_answers and np.ptp(draws) == 0:
+        unseen = wilson(0.0, num_groups, level)[1]
+        low, high = low - unseen, high + unseen
+    if num_groups < 2:
+        low, high = -widest, widest
+    return interval(estimate, max(low, -widest), min(high, widest), level)
+
+
 def interval(estimate: float, low: float, high: float, level: float) -> Interval:
     return Interval(estimate=estimate, low=min(low, estimate), high=max(high, estimate), level=level)

@@ -19,6 +19,7 @@ from regraft.augmentation.mixing import Mixing, to_input
 from regraft.errors import UsageError
 from regraft.fit.loader import ImageBatches, Load
 from regraft.images import Transform
+from regraft.types import Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,6 +36,11 @@ class Images:
     labels: NDArray[np.int64]
     sample_weight: NDArray[np.floating] | None = None
 
+    @classmethod
+    def of(cls, manifest: Manifest, rows: NDArray[np.int64]) -> Images:
+        """These rows of a manifest, read from their files when they are needed."""
+        return cls(read=functools.partial(_file, manifest, rows), labels=manifest.labels[rows])
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -45,6 +51,10 @@ class Images:
     def squares(self, transform: Transform) -> Load:
         """(epoch, item) → the square that is evaluated, uint8 (S, S, 3)."""
         return functools.partial(_eval, self.read, transform)
+
+
+def _file(manifest: Manifest, rows: NDArray[np.int64], item: int) -> bytes:
+    return manifest.path(int(rows[item])).read_bytes()
 
 
 def _train(

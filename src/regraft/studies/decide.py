@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from regraft.evaluate.groups import Groups
 from regraft.evaluate.intervals import affordable_resamples
-from regraft.evaluate.proportions import wilson
-from regraft.evaluate.resampled import percentiles
+from regraft.evaluate.resampled import difference_interval
 from regraft.types import Interval
 
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
@@ -138,20 +137,7 @@ def decide(
     def difference(i: int, j: int) -> Interval:
         if i == j:
             return Interval(estimate=0.0, low=0.0, high=0.0, level=level)
-        draws = in_bag[:, i] - in_bag[:, j]
-        low, high = percentiles(draws, groups.number, level)
-        if np.ptp(draws) == 0:
-            unseen = wilson(0.0, groups.number, level)[1]
-            low, high = low - unseen, high + unseen
-        if groups.number < 2:
-            low, high = -1.0, 1.0
-        estimate = float(point[i] - point[j])
-        return Interval(
-            estimate=estimate,
-            low=min(max(float(low), -1.0), estimate),
-            high=max(min(float(high), 1.0), estimate),
-            level=level,
-        )
+        return difference_interval(float(point[i] - point[j]), in_bag[:, i] - in_bag[:, j], groups.number, level)
 
     differences = tuple(difference(i, best) for i in range(len(entries)))
     slack = np.array([interval.high - interval.estimate for interval in differences])

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from regraft.evaluate.groups import Groups
 from regraft.evaluate.intervals import affordable_resamples
-from regraft.evaluate.proportions import wilson
-from regraft.evaluate.resampled import interval, percentiles
+from regraft.evaluate.resampled import difference_interval
 from regraft.fit.selection import Metric
 from regraft.types import Interval
 
@@ -138,12 +137,7 @@ def choose_remedy(
     def difference(i: int, j: int) -> Interval:
         if i == j:
             return Interval(estimate=0.0, low=0.0, high=0.0, level=level)
-        draws = in_bag[:, i] - in_bag[:, j]
-        low, high = percentiles(draws, groups.number, level)
-        if np.ptp(draws) == 0:
-            unseen = wilson(0.0, groups.number, level)[1]
-            low, high = low - unseen, high + unseen
-        return interval(float(point[i] - point[j]), max(low, -1.0), min(high, 1.0), level)
+        return difference_interval(float(point[i] - point[j]), in_bag[:, i] - in_bag[:, j], groups.number, level)
 
     to_best = tuple(difference(i, best) for i in range(len(point)))
     reach = np.stack([_reach(in_bag, point, i, level) for i in range(len(point))])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 from dataclasses import dataclass, field
@@ -94,12 +93,9 @@ class TunedArm:
         recipe = self._recipe(len(train_rows), activation_bytes(module, size) if self.name == "light" else None)
         labels = self.manifest.labels
 
-        def images(rows: NDArray[np.int64]) -> Images:
-            return Images(read=functools.partial(_read, self.manifest, rows), labels=labels[rows])
-
         tuned = fine_tune(
-            module, recipe, images(train_rows), None, test=images(eval_rows), num_classes=self.manifest.num_classes,
-            transform=self.trunk.transform, metric=self.metric, seed=seed,
+            module, recipe, Images.of(self.manifest, train_rows), None, test=Images.of(self.manifest, eval_rows),
+            num_classes=self.manifest.num_classes, transform=self.trunk.transform, metric=self.metric, seed=seed,
             head=self._head(train_rows, seed) if self.name in ("light", "lp_ft") else None,
         )  # fmt: skip
         assert tuned.test_logits is not None
@@ -141,7 +137,3 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _read(manifest: Manifest, rows: NDArray[np.int64], item: int) -> bytes:
-    return manifest.path(int(rows[item])).read_bytes()
