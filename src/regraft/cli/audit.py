@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, Json, print_json
+from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
 
 if TYPE_CHECKING:
     from regraft.auditing import Audit
@@ -28,10 +28,7 @@ def audit(
     folds: int = 5,
     test: float | Literal["auto"] = "auto",
     seed: int = 0,
-    image_column: str = "image",
-    label_column: str = "label",
-    split_column: str = "split",
-    group_column: str = "group",
+    columns: ColumnOptions = None,
     cache_dir: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -64,14 +61,6 @@ def audit(
         Share that is locked away, as in fit: what lies across that border is a leak.
     seed
         Of the split and the folds.
-    image_column
-        Column of a manifest that holds the image paths.
-    label_column
-        Column that holds the class names.
-    split_column
-        Column that holds train, val or test.
-    group_column
-        Column of groups that must not straddle two splits.
     """
     from regraft.audit_tables import check_export, summary
     from regraft.auditing import AuditOptions
@@ -90,17 +79,12 @@ def audit(
 
     from regraft import audit_tables
     from regraft.auditing import audit as audit_
-    from regraft.pipeline import read
     from regraft.progress import Stopwatch
     from regraft.terminal import TerminalListener
 
     listener = TerminalListener()
     watch = Stopwatch(listener)
-    with watch.stage("scan"):
-        scan = read(
-            data, cache_dir=cache_dir, listener=listener, image_column=image_column, label_column=label_column,
-            split_column=split_column, group_column=group_column,
-        )  # fmt: skip
+    scan = scanned(data, columns, cache_dir, listener)
     found = audit_(scan, options, listener=listener)
     with watch.stage("report"):
         write_audit_report(report, found, title=project_name(data), command=_command(data, export))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, Json, print_json
+from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
 
 if TYPE_CHECKING:
     from regraft.studies.bakeoff import BakeOff
@@ -29,10 +29,7 @@ def balance(
     folds: int = 5,
     test: float | Literal["auto"] = "auto",
     seed: int = 0,
-    image_column: str = "image",
-    label_column: str = "label",
-    split_column: str = "split",
-    group_column: str = "group",
+    columns: ColumnOptions = None,
     cache_dir: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -65,17 +62,7 @@ def balance(
         Share that is locked away, as in fit.
     seed
         Of the split, the folds, the re-sampling and the views.
-    image_column
-        Column of a manifest that holds the image paths.
-    label_column
-        Column that holds the class names.
-    split_column
-        Column that holds train, val or test.
-    group_column
-        Column of groups that must not straddle two splits.
     """
-    from regraft.pipeline import read
-    from regraft.progress import Stopwatch
     from regraft.studies.balance import BalanceOptions
     from regraft.studies.balance import balance as balance_
     from regraft.terminal import TerminalListener
@@ -89,11 +76,7 @@ def balance(
 
         check_picture(output)
     listener = TerminalListener()
-    with Stopwatch(listener).stage("scan"):
-        scan = read(
-            data, cache_dir=cache_dir, listener=listener, image_column=image_column, label_column=label_column,
-            split_column=split_column, group_column=group_column,
-        )  # fmt: skip
+    scan = scanned(data, columns, cache_dir, listener)
     described, found = balance_(scan, options, listener=listener)
     if output is not None:
         from regraft.studies.bakeoff_card import draw_bakeoff

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, Json, RunsDir, print_json
+from regraft.cli.options import CacheDir, ColumnOptions, Json, RunsDir, print_json, scanned
 from regraft.cli.tta import Tta, TtaFlip, change, num_views, print_change
 from regraft.config import FitConfig
 from regraft.errors import UsageError
@@ -35,10 +35,7 @@ def scan(
     data: Path,
     *,
     issues: Path | None = None,
-    image_column: str = "image",
-    label_column: str = "label",
-    split_column: str = "split",
-    group_column: str = "group",
+    columns: ColumnOptions = None,
     cache_dir: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -50,26 +47,12 @@ def scan(
         A folder of class folders, train/val/test folders of them, or a CSV or Parquet manifest.
     issues
         Write the issues table, one row per image, to this .csv, .parquet or .json file.
-    image_column
-        Column of a manifest that holds the image paths.
-    label_column
-        Column that holds the class names.
-    split_column
-        Column that holds train, val or test.
-    group_column
-        Column of groups that must not straddle two splits.
     """
     from regraft.data import write_issues
-    from regraft.pipeline import read
-    from regraft.progress import Stopwatch
     from regraft.terminal import TerminalListener
 
     listener = TerminalListener()
-    with Stopwatch(listener).stage("scan"):
-        found = read(
-            data, cache_dir=cache_dir, listener=listener, image_column=image_column, label_column=label_column,
-            split_column=split_column, group_column=group_column,
-        )  # fmt: skip
+    found = scanned(data, columns, cache_dir, listener)
     if issues is not None:
         write_issues(found, issues)
         listener.say(f"issues table: {issues}")

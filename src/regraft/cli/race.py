@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, Json, print_json
+from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,10 +28,7 @@ def race(
     html: Path | None = None,
     test: float | Literal["auto"] = "auto",
     seed: int = 0,
-    image_column: str = "image",
-    label_column: str = "label",
-    split_column: str = "split",
-    group_column: str = "group",
+    columns: ColumnOptions = None,
     cache_dir: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -63,30 +60,16 @@ def race(
         Share that is locked away, as in fit.
     seed
         Of the split, the folds and the trainings.
-    image_column
-        Column of a manifest that holds the image paths.
-    label_column
-        Column that holds the class names.
-    split_column
-        Column that holds train, val or test.
-    group_column
-        Column of groups that must not straddle two splits.
     """
     seconds = None if budget is None else seconds_of(budget)
     if not 0 <= within < 100:
         raise UsageError(f"within is a number of points from 0 to below 100: {within!r} is not")
 
-    from regraft.pipeline import read
-    from regraft.progress import Stopwatch
     from regraft.studies.race.study import race_study
     from regraft.terminal import TerminalListener
 
     listener = TerminalListener()
-    with Stopwatch(listener).stage("scan"):
-        found = read(
-            data, cache_dir=cache_dir, listener=listener, image_column=image_column, label_column=label_column,
-            split_column=split_column, group_column=group_column,
-        )  # fmt: skip
+    found = scanned(data, columns, cache_dir, listener)
     outcome = race_study(
         found, backbones=backbones, strategies=[word.strip() for word in strategies.split(",") if word.strip()],
         budget_seconds=seconds, metric=metric, delta=within / 100, image_size=image_size,

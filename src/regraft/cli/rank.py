@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, Json, print_json
+from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ def rank(
     precision: Literal["auto", "bf16", "fp32"] = "auto",
     test: float | Literal["auto"] = "auto",
     seed: int = 0,
-    image_column: str = "image",
-    label_column: str = "label",
-    split_column: str = "split",
-    group_column: str = "group",
+    columns: ColumnOptions = None,
     cache_dir: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -71,17 +68,7 @@ def rank(
         Share that is locked away, as in fit.
     seed
         Of the split and the folds, as in fit.
-    image_column
-        Column of a manifest that holds the image paths.
-    label_column
-        Column that holds the class names.
-    split_column
-        Column that holds train, val or test.
-    group_column
-        Column of groups that must not straddle two splits.
     """
-    from regraft.pipeline import read
-    from regraft.progress import Stopwatch
     from regraft.studies.options import RankOptions
     from regraft.studies.rank import rank as rank_
     from regraft.terminal import TerminalListener
@@ -91,11 +78,7 @@ def rank(
         shortlist=shortlist, engine=engine, precision=precision, test=test, seed=seed, cache_dir=cache_dir,
     )  # fmt: skip
     listener = TerminalListener()
-    with Stopwatch(listener).stage("scan"):
-        found = read(
-            data, cache_dir=cache_dir, listener=listener, image_column=image_column, label_column=label_column,
-            split_column=split_column, group_column=group_column,
-        )  # fmt: skip
+    found = scanned(data, columns, cache_dir, listener)
     ranking = rank_(found, backbones, options, listener=listener)
     if html is not None:
         from regraft.studies.rank_card import write_rank_card
