@@ -12,6 +12,9 @@ Last seen, on two busy cores of an AMD Zen 5 (no flag; median ratio, and the ran
     tf_efficientnet_lite0, 96 px, batch 16, fp32    4.1 steps/s   0.970 (0.86–1.00)
     tf_efficientnet_lite0, 96 px, batch 16, bf16    2.1 steps/s   0.999 (0.94–1.20)
 
+Again with --wall, two idle cores: small CNN 101.6 steps/s, 0.939 (0.77–1.15, 15 rounds), below what is promised;
+tf_efficientnet_lite0 fp32 4.9 steps/s, 0.951 (0.85–1.01, 9 rounds); its bf16 part was not run.
+
 bf16 trains at half the rate of fp32 here, so `precision="auto"` stays with fp32 on a CPU.
 """
 
