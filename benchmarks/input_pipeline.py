@@ -10,8 +10,8 @@
   time from the model's own cores, which no overlap hides.
 
 Last seen (two idle cores of an AMD Zen 5, torch 2.15, no options): loader alone 1,182 images/s without augmentation,
-1,053 light, 602 medium (one thread: 607, 564, 343); training of tf_efficientnet_lite0, light augmentation, 25.0 images/s,
-waiting 0.3 % of the time (utilisation 99.7 %), +7 % time against batches in memory.
+1,053 light, 602 medium (one thread: 607, 564, 343); training of tf_efficientnet_lite0, light augmentation, 25.0
+images/s, waiting 0.3 % of the time (utilisation 99.7 %), +7 % time against batches in memory.
 """
 
 from __future__ import annotations
