@@ -8,6 +8,8 @@
     Predictions  class probabilities of images, with what is known about them
     IssueColumn  what one check of the audit says of each image
     Issues       what the whole audit says of each image
+    Decision     what a reviewer did with one image, as one event of an append-only history
+    Verdict      what the history says of one image, all reviewers together
 
 Nothing here reads files or imports anything heavier than NumPy.
 """
@@ -252,6 +254,86 @@ class Issues:
 
 JSON = dict[str, Any]
 """A JSON object."""
+
+ACTIONS = ("keep", "relabel", "exclude", "ambiguous", "skip", "distinct", "duplicate", "undo")
+"""What a reviewer can do. `keep`: the given label is right; `relabel`: it is `label`; `exclude`: leave the image out;
+`ambiguous`: the picture does not tell; `skip`: looked at, nothing decided. Of a pair (`item`, `other`): `distinct`: two
+pictures; `duplicate`: `item` survives, `other` is left out. `undo`: takes back the event `supersedes`, or the whole
+`batch`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a reviewer did with one image: one event of a history that is only ever appended to.
+
+    Attributes:
+        event_id: UUID in lower case with hyphens, made by the client: sending an event again changes nothing.
+        time: POSIX seconds (UTC), set by the server that took it.
+        project: name of the data, as of run folders.
+        reviewer: who.
+        session: the reviewer's session: one page load, or one script.
+        item: BLAKE3 hash of the image's bytes, 64 hex digits.
+        other: of a pair, the hash of the other image; else "".
+        path: the image's path when it was reviewed.
+        issue: why it was shown: label, near_duplicate, leakage, outlier, odd_image, control, conflict, or "".
+        given: class it had then, or "".
+        suggested: class that was suggested then, or "".
+        action: one of `ACTIONS`.
+        label: of `relabel` the new class; else "".
+        scores: numbers it was shown with: check to score.
+        duration: seconds of looking.
+        supersedes: of `undo` the event taken back; else "".
+        batch: events sent as one share this UUID; else "".
+        note: the reviewer's words, "" for none.
+    """
+
+    event_id: str
+    time: float
+    project: str
+    reviewer: str
+    session: str
+    item: str
+    path: str
+    action: str
+    other: str = ""
+    issue: str = ""
+    given: str = ""
+    suggested: str = ""
+    label: str = ""
+    scores: JSON = field(default_factory=dict)
+    duration: float = 0.0
+    supersedes: str = ""
+    batch: str = ""
+    note: str = ""
+
+    def as_dict(self) -> JSON:
+        """As in a line of the exported history."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the history says of one image (or pair), all reviewers together.
+
+    Attributes:
+        item: BLAKE3 hash, 64 hex digits.
+        other: of a pair, the other's hash; else "".
+        action: keep, relabel, exclude, ambiguous, distinct or duplicate.
+        label: of `relabel` the new class; else "".
+        given: class that the image had when it was judged.
+        reviewers: who agrees on it, sorted.
+        conflict: True where reviewers disagree: then nothing is applied, and `action` is the latest one's.
+        events: the decisions that it rests on, oldest first, one a reviewer.
+    """
+
+    item: str
+    action: str
+    other: str = ""
+    label: str = ""
+    given: str = ""
+    reviewers: tuple[str, ...] = ()
+    conflict: bool = False
+    events: tuple[Decision, ...] = ()
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
