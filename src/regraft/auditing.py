@@ -163,7 +163,7 @@ def audit(scan: Scan, options: AuditOptions | None = None, *, listener: Listener
 
     notes: list[str] = []
     with watch.stage("labels"):
-        labels, strengths = _labels(manifest, features, group_ids, options, listener, notes)
+        labels, strengths = _labels(manifest, features.values, group_ids, options, listener, notes)
     with watch.stage("leaks"):
         leaks = find_leaks(
             roles, duplicates.pairs, duplicates.similarity, groups=manifest.groups, sets=duplicates.sets,
@@ -230,7 +230,7 @@ def _roles(manifest: Manifest, split: Split) -> tuple[NDArray[np.str_], bool]:
 
 def _labels(
     manifest: Manifest,
-    features: Features,
+    features: NDArray[np.float16],
     group_ids: NDArray[np.int64],
     options: AuditOptions,
     listener: Listener,
@@ -251,16 +251,16 @@ def _labels(
         num_repeats=5 if n < 500 else 3 if n < 2000 else 1, seed=options.seed,
     )  # fmt: skip
     try:
-        ridge = fit_ridge(features.values, labels, num_classes=num_classes, group_ids=group_ids)
+        ridge = fit_ridge(features, labels, num_classes=num_classes, group_ids=group_ids)
         strengths = ridge.strengths[_EVERY].tolist()
         probe = fit_linear_probe(
-            features.values, labels, num_classes=num_classes, folds=folds, group_ids=group_ids, taus=(0.0,),
+            features, labels, num_classes=num_classes, folds=folds, group_ids=group_ids, taus=(0.0,),
             strengths=strengths, progress=listener.progress,
         )  # fmt: skip
         held_out = probe.oof_chosen_logits()
         temperature = fit_temperature(held_out.reshape(-1, num_classes), np.tile(labels, probe.num_repeats))
         found = audit_labels(
-            labels, softmax(held_out, temperature=temperature), folds=folds, features=features.values,
+            labels, softmax(held_out, temperature=temperature), folds=folds, features=features,
             group_ids=group_ids, scores={"ridge": ridge.oof_scores}, class_names=manifest.class_names,
             seed=options.seed,
         )  # fmt: skip
@@ -268,6 +268,14 @@ def _labels(
         notes.append(f"labels were not judged: {error}")
         return None, "auto"
     return found, strengths
+
+
+def label_suspects(
+    manifest: Manifest, features: NDArray[np.float16], group_ids: NDArray[np.int64]
+) -> NDArray[np.bool_] | None:
+    """The part of an audit that judges labels, on features that are at hand: bool (N,), or None where it cannot."""
+    found, _ = _labels(manifest, features, group_ids, AuditOptions(), Listener(), [])
+    return None if found is None else found.column.is_issue
 
 
 def _price(

@@ -40,7 +40,7 @@ from regraft.outcome import (
 from regraft.predictions import write_predictions
 from regraft.predictor import Predictor, load
 from regraft.progress import Listener, Stopwatch
-from regraft.racing import race_strategies
+from regraft.racing import RacedStrategy, race_strategies
 from regraft.settling import backbone_files, settle, tidy, with_training
 from regraft.store import runs
 from regraft.studies.duplicate_groups import group_near_duplicates
@@ -148,7 +148,7 @@ def fit(
     if unfinished is not None:
         resuming.check_same_data(unfinished, version)
 
-    raced = race_strategies(config, scan, cache_dir=cache_dir, listener=listener) if config.strategy == "auto" else None
+    raced = _race(config, scan, cache_dir, listener) if config.strategy == "auto" else None
     asked, config = config, config if raced is None else raced.config
     settled = settle(config, manifest, split, cache_dir=cache_dir, listener=listener, watch=watch)
     if raced is not None:
@@ -243,7 +243,7 @@ def fit(
         write_run_report(
             folder / runs.REPORT, scan=scan, manifest=manifest, split=split, probe=probe, estimate=found,
             result=result | {"seconds": rounded(watch.seconds)}, settled=settled.options,
-            command=command_line(source, asked), training=course,
+            command=command_line(source, asked), training=course, race="" if raced is None else raced.card(),
         )  # fmt: skip
         write_board_results(folder / runs.TENSORBOARD, manifest, found, listener, step=last)
     result["seconds"] = rounded(watch.seconds)
@@ -295,6 +295,12 @@ def _tell_scan(scan: Scan, listener: Listener) -> None:
     listener.say(f"{scan.source}: {found}, {scan.num_excluded:,} left out")
     for note in scan.notes:
         listener.say(note)
+
+
+def _race(config: FitConfig, scan: Scan, cache_dir: Path, listener: Listener) -> RacedStrategy:
+    from regraft.auditing import label_suspects
+
+    return race_strategies(config, scan, cache_dir=cache_dir, judge=label_suspects, listener=listener)
 
 
 def _folds(manifest: Manifest, split: Split, config: FitConfig, repeats: int) -> NDArray[np.int8]:

@@ -14,7 +14,7 @@ from regraft.fit.strategies import STRATEGIES
 from regraft.progress import Listener
 from regraft.store import runs
 from regraft.studies.race.outcome import Outcome
-from regraft.studies.race.study import race_study
+from regraft.studies.race.study import Judge, race_study
 from regraft.studies.race.words import paragraph
 
 
@@ -32,6 +32,12 @@ class RacedStrategy:
     settled: dict[str, Settled]
     outcome: Outcome
 
+    def card(self) -> str:
+        """The card as a part of the report: trusted HTML, names escaped."""
+        from regraft.studies.race.card_html import html_fragment
+
+        return html_fragment(self.outcome)
+
     def write(self, folder: Path, title: str) -> None:
         """The card beside the run: `race.json` and `race.png`."""
         from regraft.studies.race.card_png import write_card
@@ -40,7 +46,9 @@ class RacedStrategy:
         write_card(folder / runs.RACE_CARD, self.outcome, title=title)
 
 
-def race_strategies(config: FitConfig, scan: Scan, *, cache_dir: Path, listener: Listener) -> RacedStrategy:
+def race_strategies(
+    config: FitConfig, scan: Scan, *, cache_dir: Path, listener: Listener, judge: Judge | None = None
+) -> RacedStrategy:
     """Race the strategies on the development images; the test set is left to the fit.
 
     Where the race stays unresolved, the fit takes what it found good enough meanwhile, and says so.
@@ -60,7 +68,7 @@ def race_strategies(config: FitConfig, scan: Scan, *, cache_dir: Path, listener:
     outcome = race_study(
         scan, backbones=config.backbone, strategies=STRATEGIES, budget_seconds=config.budget_seconds,
         metric=config.metric, image_size=config.image_size, measure_similarity=False, test=config.test,
-        seed=config.seed, cache_dir=cache_dir, touch_test=False, listener=listener,
+        seed=config.seed, cache_dir=cache_dir, touch_test=False, judge=judge, listener=listener,
     )  # fmt: skip
     chosen = outcome.chosen
     said = paragraph(outcome)

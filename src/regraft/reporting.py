@@ -37,8 +37,9 @@ def write_run_report(
     settled: dict[str, Settled],
     command: str,
     training: Training | None = None,
+    race: str = "",
 ) -> None:
-    """Write `report.html` for a fit; with `training` also how it went."""
+    """Write `report.html` for a fit; with `training` also how it went, with `race` (trusted HTML) the decision card."""
     predictions = estimate.predictions
     assert predictions.labels is not None
     contents = ReportContents(
@@ -56,6 +57,7 @@ def write_run_report(
         chosen=probe.chosen_strength,
         choice=probe.reason,
         training=training,
+        race=race,
         thumbnail=lambda image, pixels: thumbnail(manifest.root / image, pixels),
         image_examples=_examples(manifest),
     )

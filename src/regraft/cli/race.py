@@ -65,6 +65,7 @@ def race(
     if not 0 <= within < 100:
         raise UsageError(f"within is a number of points from 0 to below 100: {within!r} is not")
 
+    from regraft.auditing import label_suspects
     from regraft.studies.race.study import race_study
     from regraft.terminal import TerminalListener
 
@@ -73,7 +74,8 @@ def race(
     outcome = race_study(
         found, backbones=backbones, strategies=[word.strip() for word in strategies.split(",") if word.strip()],
         budget_seconds=seconds, metric=metric, delta=within / 100, image_size=image_size,
-        measure_similarity=similarity, test=test, seed=seed, cache_dir=cache_dir, listener=listener,
+        measure_similarity=similarity, test=test, seed=seed, cache_dir=cache_dir, judge=label_suspects,
+        listener=listener,
     )  # fmt: skip
     if card is not None:
         from regraft.studies.race.card_png import write_card

@@ -60,6 +60,7 @@ class ReportContents:
         chosen: which entry of `path` was chosen.
         choice: how strength and logit adjustment were chosen, in words.
         training: the course of a training, or None where only a head was solved.
+        race: the decision card of a race as a `<section>`: trusted HTML; "" without a race.
         thumbnail: (path, most pixels a side) → JPEG bytes, or None where the image cannot be shown.
         image_examples: a few paths per class.
     """
@@ -78,6 +79,7 @@ class ReportContents:
     chosen: int | None = None
     choice: str = ""
     training: Training | None = None
+    race: str = ""
     thumbnail: Callable[[str, int], bytes | None] = field(default=lambda _path, _pixels: None)
     image_examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -145,6 +147,7 @@ def _view(contents: ReportContents) -> JSON:
         "mistakes": mistakes,
         "path": report_results.path(contents.path, contents.chosen),
         "training": report_training.training(contents.training),
+        "race": Markup(contents.race),
         "has_head": contents.training is None or bool(contents.path or contents.choice),
         "choice": wording.sentence(wording.clipped(contents.choice, 1000)),
         "timing": report_facts.timing(result.get("seconds") or {}),

@@ -1,13 +1,13 @@
 """From a folder of images to the decision card: which strategy, how sure, and what would change the answer.
 
-scan → split (the test set is locked) → up to three backbones → features once each → similarity → race
+scan → split (the test set is locked) → up to three backbones → features once each → suspects → similarity → race
 → the winner, and the probe beside it, on the test set: once
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,9 @@ BUDGET_PASSES = 10.0
 
 MOST_BACKBONES = 3
 
+Judge = Callable[[Manifest, NDArray[np.float16], NDArray[np.int64]], NDArray[np.bool_] | None]
+"""Of images, their features (N, D) and groups (N,): which labels are likely wrong, or None where it cannot say."""
+
 
 def race_study(
     data: str | Path | Scan,
@@ -54,7 +57,7 @@ def race_study(
     test: float | str = "auto",
     seed: int = 0,
     cache_dir: Path | None = None,
-    suspects: NDArray[np.bool_] | None = None,
+    judge: Judge | None = None,
     touch_test: bool = True,
     listener: Listener | None = None,
 ) -> Outcome:
@@ -73,7 +76,7 @@ def race_study(
         test: share that is locked away, as in `fit`.
         seed: of split, folds and trainings.
         cache_dir: for features and the race's evidence.
-        suspects: bool (images with a label,), likely label errors; says what cleaning would buy.
+        judge: finds likely label errors among the development images, to tell what cleaning would buy.
         touch_test: predict the locked test images, once, by the winner and the probe.
         listener: hears of progress.
 
@@ -118,6 +121,10 @@ def race_study(
     evidence = Evidence(cache_dir / "race" / (name := _name(manifest, groups, number, seed)), data=name)
     if len(evidence):
         listener.say(f"{len(evidence)} measurements were made before and are not repeated")
+    suspects = None
+    if judge is not None:
+        with watch.stage("labels"):
+            suspects = judge(manifest.select(np.arange(number)), passes[0].values[:number], groups[:number])
     similarity = _similarity(scan, names[0], seed, cache_dir, listener) if measure_similarity else None
     if budget_seconds is None:
         budget_seconds = BUDGET_PASSES * number / passes[0].images_per_second
@@ -125,7 +132,7 @@ def race_study(
     with watch.stage("race"):
         outcome = race(
             made, arms, evidence, budget_seconds=budget_seconds, class_names=manifest.class_names, metric=metric,
-            delta=delta, similarity=similarity, suspects=None if suspects is None else suspects[split.development],
+            delta=delta, similarity=similarity, suspects=suspects,
             listener=listener,
         )  # fmt: skip
         return _tested(outcome, arms, evidence, manifest, groups, number, seed) if touch_test else outcome
