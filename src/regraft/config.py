@@ -144,8 +144,8 @@ class FitConfig:
             (self.repeats is None or _within(self.repeats, 1, 100), "repeats", "a number from 1 to 100"),
             (self.test == "auto" or _is_share(self.test), "test", "auto or a share from 0 to below 1"),
             (_within(self.seed, 0, 2**32 - 1), "seed", "a number from 0 to 2^32 - 1"),
-            (self.time_limit is None or _seconds(self.time_limit) is not None, "time_limit", "a time such as 20m"),
-            (self.budget is None or _seconds(self.budget) is not None, "budget", "a time such as 30m"),
+            (self.time_limit is None or seconds_of(self.time_limit) is not None, "time_limit", "a time such as 20m"),
+            (self.budget is None or seconds_of(self.budget) is not None, "budget", "a time such as 30m"),
         ]
         for name, (least, most) in _RANGES.items():
             value, whole = getattr(self, name), type(least) is int
@@ -172,12 +172,12 @@ class FitConfig:
     @property
     def time_limit_seconds(self) -> float | None:
         """`time_limit` as a number."""
-        return None if self.time_limit is None else _seconds(self.time_limit)
+        return None if self.time_limit is None else seconds_of(self.time_limit)
 
     @property
     def budget_seconds(self) -> float | None:
         """`budget` as a number."""
-        return None if self.budget is None else _seconds(self.budget)
+        return None if self.budget is None else seconds_of(self.budget)
 
     def training_options(self) -> dict[str, Any]:
         """What was asked for of the training: option to value; what is `auto` is left out."""
@@ -244,11 +244,12 @@ def _between(value: object, low: float, high: float) -> bool:
     return type(value) is not bool and isinstance(value, Real) and low <= float(value) <= high
 
 
-def _seconds(value: object) -> float | None:
+def seconds_of(value: object) -> float | None:
     """Seconds of 90, "90", "90s", "20m", "1h30m"; None where it is no time above 0."""
     if isinstance(value, int | float):
         return float(value) if 0 < value < float("inf") and type(value) is not bool else None
-    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(value).strip())
+    words = str(value).strip().lower()
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", words)
     if found is None or not any(found.groups()):
         return None
     hours, minutes, seconds = (float(part or 0) for part in found.groups())

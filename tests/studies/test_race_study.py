@@ -10,7 +10,7 @@ from studies_fake import SIZE, backbone
 
 from drawn import draw_folder
 from regraft import data as data_stage
-from regraft.cli.race import seconds_of
+from regraft.config import seconds_of
 from regraft.errors import UsageError
 from regraft.studies.race import study
 from regraft.studies.race.study import race_study
@@ -89,8 +89,7 @@ def test_times(words, seconds):
 
 @pytest.mark.parametrize("words", ["", "0", "-3m", "m", "nan", "inf", "3 weeks"])
 def test_no_times(words):
-    with pytest.raises(UsageError, match="a budget is a time"):
-        seconds_of(words)
+    assert seconds_of(words) is None
 
 
 @pytest.mark.parametrize("strategy", ["lp_ft", "full"])

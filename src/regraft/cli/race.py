@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
+from regraft.config import seconds_of
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def race(
         Of the split, the folds and the trainings.
     """
     seconds = None if budget is None else seconds_of(budget)
+    if budget is not None and seconds is None:
+        raise UsageError(f"a budget is a time above 0 such as 90s, 30m or 1h30m: {budget!r} is not")
     if not 0 <= within < 100:
         raise UsageError(f"within is a number of points from 0 to below 100: {within!r} is not")
 
@@ -92,27 +95,6 @@ def race(
         print_json(outcome.as_dict())
         return
     _print_outcome(outcome)
-
-
-def seconds_of(words: str) -> float:
-    """A time such as 90, 90s, 30m or 1.5h in seconds.
-
-    >>> seconds_of("30m")
-    1800.0
-
-    Raises:
-        UsageError: it is none, or not above 0.
-    """
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    text = words.strip().lower()
-    factor = units.get(text[-1:])
-    try:
-        value = float(text[:-1] if factor else text) * (factor or 1.0)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise UsageError(f"a budget is a time above 0 such as 90s, 30m or 2h: {words!r} is not")
-    return value
 
 
 def _print_outcome(outcome: Outcome) -> None:
