@@ -10,7 +10,7 @@ import unicodedata
 
 from regraft.types import printable
 
-__all__ = ["BAD_FILES", "KINDS", "LEFT_OUT", "REMARKS", "SPLIT_KINDS", "folded", "printable"]
+__all__ = ["BAD_FILES", "KINDS", "LEFT_OUT", "REMARKS", "REVIEW_KINDS", "SPLIT_KINDS", "folded", "printable"]
 
 BAD_FILES: dict[str, str] = {
     "zero_byte": "the file is empty",
@@ -56,7 +56,15 @@ SPLIT_KINDS: dict[str, str] = {
 }
 """Kinds that the split adds."""
 
-KINDS: dict[str, str] = {**LEFT_OUT, **REMARKS, **SPLIT_KINDS}
+REVIEW_KINDS: dict[str, str] = {
+    "excluded_by_review": "a reviewer left it out",
+    "ambiguous_by_review": "by review its picture does not tell its class",
+    "duplicate_by_review": "by review it is the same picture as another one that stays",
+    "relabelled_by_review": "by review it is of another class than given",
+}
+"""Kinds that decisions of reviewers add."""
+
+KINDS: dict[str, str] = {**LEFT_OUT, **REMARKS, **SPLIT_KINDS, **REVIEW_KINDS}
 
 
 def folded(label: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from regraft.data.corrected import Decisions
 from regraft.data.kinds import KINDS
 from regraft.types import JSON, Finding, Manifest
 
@@ -27,6 +28,8 @@ class Scan:
         num_decoded: files decoded now; the content of the others was known.
         notes: remarks on the data as a whole, one sentence each.
         num_hidden: hidden and system files (`.DS_Store`, `Thumbs.db`, `__MACOSX`, …) that were passed over.
+        decisions: what reviewers decided about these images, for the verbs that follow to apply; None for none. All
+            else here is as found on disk.
     """
 
     manifest: Manifest
@@ -38,6 +41,7 @@ class Scan:
     num_decoded: int
     notes: tuple[str, ...] = ()
     num_hidden: int = 0
+    decisions: Decisions | None = None
 
     @property
     def num_excluded(self) -> int:

@@ -54,7 +54,7 @@ def split(manifest: Manifest, *, test: float | Literal["auto"] = "auto", seed: i
         test=result.test,
         group_ids=group_ids,
         reason=result.reason,
-        leaks=(*result.leaks, *_one_group(manifest, group_ids, result.development)),
+        leaks=(*result.leaks, *one_group_findings(manifest, group_ids, result.development)),
     )
 
 
@@ -201,7 +201,10 @@ def _leaks(
     return findings
 
 
-def _one_group(manifest: Manifest, group_ids: NDArray[np.int64], development: NDArray[np.int64]) -> list[Finding]:
+def one_group_findings(
+    manifest: Manifest, group_ids: NDArray[np.int64], development: NDArray[np.int64]
+) -> list[Finding]:
+    """A remark for each class whose development images all belong to one group."""
     labels = manifest.labels[development]
     findings = []
     for label in one_group_classes(labels, group_ids[development]):
