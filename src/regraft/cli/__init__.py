@@ -31,6 +31,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("job", "The same measures on other labelled data, which the model has not seen."),
     "predict": ("predict", "Predict the classes of images: a table, or a CSV, Parquet or JSON file."),
     "runs": ("job", "What has been run, best first within each project."),
+    "up": ("up", "The board and TensorBoard in the background; they stay up when the terminal closes."),
+    "status": ("up", "What is up: addresses, since when, memory, and whether it answers."),
+    "logs": ("up", "What the board and TensorBoard said."),
+    "down": ("up", "End exactly what `up` started."),
     "cache": ("cache", "Look after cached features: list, verify, prune."),
 }
 """Verb to (module of this package that has a function or app of that name, its summary)."""

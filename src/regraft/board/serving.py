@@ -1,0 +1,89 @@
+"""The board as a process in the background: `python -P -m regraft.board.serving FOLDER PORT`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from regraft.board.processes import detach, lives
+from regraft.board.site import Site
+from regraft.board.state import Asked, Place
+from regraft.errors import RegraftError
+
+EVERY = 3.0
+"""Seconds between two looks at the supervisor."""
+
+
+def site_of(asked: Asked, port: int, tensorboard: str | None) -> Site:
+    """What is served: the runs, and the review of the images where an audit was prepared for them."""
+    from regraft.store.db import open_database
+    from regraft.store.runs import project_name
+
+    runs_dir, cache_dir = Path(asked.runs_dir), Path(asked.cache_dir)
+    data = None if asked.data is None else Path(asked.data)
+    return Site(
+        runs_dir=runs_dir,
+        database=open_database(asked.database, runs_dir=runs_dir),
+        cache_dir=cache_dir,
+        project=None if data is None else project_name(data),
+        desk=None,
+        token=asked.token,
+        host=asked.host,
+        port=port,
+        tensorboard=tensorboard,
+    )
+
+
+def supervise_again(place: Place) -> bool:
+    """Start a supervisor where the last one was killed; True where it was needed."""
+    with place.lock():
+        state = place.state()
+        if not place.wanted or (state is not None and lives(state.supervisor)):
+            return False
+        detach(supervisor_command(place), place.log("supervisor"), environment={})
+        return True
+
+
+def supervisor_command(place: Place) -> list[str]:
+    """What keeps the parts of a place up."""
+    return [sys.executable, "-P", "-m", "regraft.board.supervisor", str(place.folder)]
+
+
+def _watch(place: Place, ended: threading.Event) -> None:
+    while not ended.wait(EVERY):
+        try:
+            if supervise_again(place):
+                print("the supervisor was gone; another one was started", flush=True)
+                ended.wait(10 * EVERY)  # it takes over within a second or so
+        except (RegraftError, OSError) as error:
+            print(f"the supervisor cannot be looked after: {error}", flush=True)
+
+
+def main(words: Sequence[str]) -> int:
+    """Serve until SIGTERM; returns the exit code."""
+    from regraft.board.health import reachable
+    from regraft.board.server import serve
+
+    place, port = Place(Path(words[0])), int(words[1])
+    ended = threading.Event()
+    try:
+        asked, state = place.asked(), place.state()
+        if asked is None:
+            return 0
+        beside = state.parts.get("tensorboard") if state is not None else None
+        address = None if beside is None else f"http://{reachable(beside.host)}:{beside.port}/"
+        site = site_of(asked, port, address)
+        threading.Thread(target=_watch, args=(place, ended), daemon=True).start()
+        serve(site, on_ready=lambda: None)
+    except RegraftError as error:
+        print(f"regraft: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    finally:
+        ended.set()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
