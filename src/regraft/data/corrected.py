@@ -116,9 +116,7 @@ class Corrected:
         if self.num_stale:
             words += f"; {self.num_stale:,} made stale by a newer label {_was(self.num_stale)} not"
         if self.num_kept_apart:
-            words += (
-                f"; {self.num_kept_apart:,} on test images {'is' if self.num_kept_apart == 1 else 'are'} kept apart"
-            )
+            words += f"; {self.num_kept_apart:,} on test images, kept apart"
         return words
 
     def as_dict(self) -> JSON:
