@@ -69,7 +69,7 @@ def weigh_pairs(
     left_out: set[int] = set()
     test_left_out: set[int] = set()
     losers = {loser for _, _, loser in chosen}
-    for members in _connected([(survivor, loser) for _, survivor, loser in chosen]):
+    for members in connected([(survivor, loser) for _, survivor, loser in chosen]):
         tested = [row for row in members if in_test[row]]
         pool = tested or members
         stay = {row for row in pool if row not in losers} or {min(pool)}
@@ -83,7 +83,7 @@ def weigh_pairs(
     )  # fmt: skip
 
 
-def _connected(links: list[tuple[int, int]]) -> list[list[int]]:
+def connected(links: list[tuple[int, int]]) -> list[list[int]]:
     """The sets of rows that links join, each sorted."""
     parent: dict[int, int] = {}
 
