@@ -1,7 +1,8 @@
 """An index of run folders that can always be rebuilt from them.
 
-The folders are the record. The index remembers what it read of each, by the size and time of its small files, so a look
-at 1,000 known runs opens none of them. It is kept in a cache file, which may be lost or damaged: then all is read again.
+The folders are the record. The index remembers what it read of each, by the size and time of its small files, so a
+look at 1,000 known runs opens none of them. It is kept in a cache file, which may be lost or damaged: then all is read
+again.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from typing import Any, Literal
 from regraft.errors import UsageError
 from regraft.files import write_text
 from regraft.store import runs
-from regraft.store.run_files import (
-    ORIGIN, is_plain_name, listed, number, part, read_config, read_json, text,
-)  # fmt: skip
+from regraft.store.run_files import ORIGIN, is_plain_name, listed, number, part, read_config, read_json, text
 from regraft.types import JSON
 
 FORMAT = 1
@@ -173,10 +172,8 @@ class RunIndex:
             return None, False
         if not is_plain_name(name):
             return None, True
-        stamp = tuple(
-            value for watched in _WATCHED
-            for value in ((s.st_mtime_ns, s.st_size, s.st_ino) if (s := files.get(watched)) else (0, 0, 0))
-        )  # fmt: skip
+        seen = [files.get(watched) for watched in _WATCHED]
+        stamp = tuple(n for s in seen for n in ((s.st_mtime_ns, s.st_size, s.st_ino) if s is not None else (0, 0, 0)))
         changed = max(s.st_mtime for s in files.values())
         known = self._known.get(f"{project}/{name}")
         if known is not None and known.stamp == stamp:
