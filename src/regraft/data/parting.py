@@ -61,21 +61,33 @@ def part(
     given = split(manifest, test=test, seed=seed)
     if scan.decisions is None:
         return Parting(manifest=manifest, split=given, corrected=None, version=data_version(manifest))
-    return _decided(manifest, given, scan.decisions, say or (lambda _: None))
+    parted = decide(manifest, given, scan.decisions)
+    assert parted.corrected is not None
+    for sentence in (parted.corrected.sentence, *parted.corrected.notes) if say is not None else ():
+        say(sentence)
+    return parted
 
 
-def _decided(manifest: Manifest, given: Split, decisions: Decisions, say: Callable[[str], None]) -> Parting:
+def decide(manifest: Manifest, given: Split, decisions: Decisions) -> Parting:
+    """Apply decisions to the development images of a split.
+
+    Args:
+        manifest: images with labels, as given.
+        given: drawn from these labels.
+        decisions: of reviewers.
+
+    Raises:
+        DataError: they leave fewer than two classes to learn.
+    """
     corrected = apply(
         manifest, decisions.verdicts, development=given.development, test=given.test,
         keep_ambiguous=decisions.keep_ambiguous,
     )  # fmt: skip
-    for sentence in (corrected.sentence, *corrected.notes):
-        say(sentence)
     present = len(np.unique(corrected.manifest.labels[corrected.development]))
     if present < 2:
         raise DataError(
-            f"a classifier needs two classes to learn: the decisions of {decisions.project!r} leave {present} "
-            f"({corrected.sentence}); review them again, or leave them out: --no-decisions"
+            f"a classifier needs two classes to learn: the decisions leave {present} ({corrected.sentence}); "
+            "review them again, or leave them out: --no-decisions"
         )
     before = [found for found in given.leaks if found.kind != "one_group_class"]
     after = one_group_findings(corrected.manifest, given.group_ids, corrected.development)

@@ -1,7 +1,7 @@
 """What the decisions are worth: the head solved with the labels as given and as corrected, judged on the same images.
 
-    refit        features, split and corrections → Refit
-    refit_scan   the same from a scan that carries decisions; features come from the cache
+    refit          features, split and corrections → Refit
+    refit_images   the same from images and decisions; features come from the cache
 
 Both heads are cross-validated with the same folds, so that each image is judged by heads that saw neither it nor its
 group, and the difference is paired. They are judged by the labels as corrected: by the labels as given, a head that
@@ -22,9 +22,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.data import Corrected, Decisions, Scan, assign_folds, part
+from regraft.data import Corrected, Decisions, assign_folds, split
 from regraft.data.corrected import some
 from regraft.data.pair_verdicts import connected
+from regraft.data.parting import decide
 from regraft.errors import DataError
 from regraft.features.engines import choose
 from regraft.features.extract import extract
@@ -123,8 +124,9 @@ class Refit:
         }
 
 
-def refit_scan(
-    scan: Scan,
+def refit_images(
+    manifest: Manifest,
+    decisions: Decisions,
     *,
     backbone: str = "tf_efficientnet_lite0",
     metric: Metric = "macro_f1",
@@ -135,10 +137,11 @@ def refit_scan(
     cache_dir: Path | None = None,
     listener: Listener | None = None,
 ) -> Refit:
-    """`refit` of a scan that carries decisions, with features as `fit` and `audit` cached them.
+    """`refit` from images and decisions, with features as `fit` and `audit` cached them.
 
     Args:
-        scan: what `read` gave, with `decisions`.
+        manifest: images with labels, as given.
+        decisions: of reviewers.
         backbone: whose features.
         metric: as in `refit`.
         test: share that is locked away, as in `fit`.
@@ -154,32 +157,27 @@ def refit_scan(
     """
     listener = listener if listener is not None else Listener()
     cache_dir = cache_dir if cache_dir is not None else default_cache_dir()
-    plain = part(dataclasses.replace(scan, decisions=None), test=test, seed=seed)
-    corrected = part(
-        scan if scan.decisions is not None else dataclasses.replace(scan, decisions=Decisions(verdicts={})),
-        test=test, seed=seed,
-    ).corrected  # fmt: skip
+    given = split(manifest, test=test, seed=seed)
+    corrected = decide(manifest, given, decisions).corrected
     assert corrected is not None
     found = resolve(backbone, cache_dir=cache_dir)
     found = found.at(dataclasses.replace(found.transform, policy="squash"))  # as fit's and audit's
     features = extract(
-        plain.manifest, found, transform=found.transform, choice=choose(engine, precision), cache_dir=cache_dir,
+        manifest, found, transform=found.transform, choice=choose(engine, precision), cache_dir=cache_dir,
         progress=listener.progress,
     )  # fmt: skip
-    split, _ = group_near_duplicates(plain.manifest, plain.split, cache_dir=cache_dir)
-    split = dataclasses.replace(
-        split, development=np.setdiff1d(split.development, features.failed),
-        test=np.setdiff1d(split.test, features.failed),
+    joined, _ = group_near_duplicates(manifest, given, cache_dir=cache_dir)
+    joined = dataclasses.replace(
+        joined, development=np.setdiff1d(joined.development, features.failed),
+        test=np.setdiff1d(joined.test, features.failed),
     )  # fmt: skip
-    return refit(
-        features.values, plain.manifest, split, corrected, metric=metric, seed=seed, progress=listener.progress
-    )
+    return refit(features.values, manifest, joined, corrected, metric=metric, seed=seed, progress=listener.progress)
 
 
 def refit(
     features: NDArray[Any],
     manifest: Manifest,
-    split: Split,
+    parts: Split,
     corrected: Corrected,
     *,
     metric: Metric = "macro_f1",
@@ -192,7 +190,7 @@ def refit(
     Args:
         features: float16 or float32 (N, D), of the manifest's rows.
         manifest: as given, before any decision.
-        split: of that manifest; near-duplicates joined where they are known.
+        parts: the split of that manifest; near-duplicates joined where they are known.
         corrected: what `apply` made of the same manifest and split.
         metric: macro_f1, balanced_accuracy or accuracy.
         num_folds: of the cross-validation.
@@ -208,8 +206,8 @@ def refit(
     numbers = {name: number for number, name in enumerate(names)}
     given = _renumbered(manifest.labels, manifest.class_names, numbers)
     decided = _renumbered(corrected.as_corrected, corrected.manifest.class_names, numbers)
-    groups = join_groups(split.group_ids, _one_picture(manifest, corrected))
-    rows, test = split.development, split.test
+    groups = join_groups(parts.group_ids, _one_picture(manifest, corrected))
+    rows, test = parts.development, parts.test
     staying = np.isin(rows, corrected.development) & (decided[rows] >= 0)
     num_groups = len(np.unique(groups[rows]))
     if num_groups < 2 or len(np.unique(decided[rows[staying]])) < 2:
