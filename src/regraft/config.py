@@ -64,6 +64,7 @@ class FitConfig:
         max_steps: Optimiser steps after which training ends; the schedule is planned to end there.
         resume: Go on with this unfinished run, with its own options.
         init_from: A new run that begins with the weights of this finished one.
+        track: A service that hears of the run too: mlflow, trackio or wandb; may be given several times.
         folds: Number of folds of the cross-validation.
         repeats: How often it is repeated with other folds; by default more for small data.
         test: Share of the images locked away for the final estimate, 0 for none; auto decides by size.
@@ -119,6 +120,7 @@ class FitConfig:
     max_steps: int | None = None
     resume: Path | None = None
     init_from: Path | None = None
+    track: tuple[Literal["mlflow", "trackio", "wandb"], ...] = ()
     folds: int = 5
     repeats: int | None = None
     test: float | Literal["auto"] = "auto"
@@ -137,6 +139,9 @@ class FitConfig:
         for name in ("weights", "runs_dir", "cache_dir", "resume", "init_from"):
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Path(value).expanduser())
+        track: Any = self.track or ()
+        # A call may give one word, a YAML file has lists.
+        object.__setattr__(self, "track", (track,) if isinstance(track, str) else tuple(track))
         wrong = list(_wrong_words(self))
         rules = [
             (self.image_size is None or _within(self.image_size, 16, 2048), "image_size", "a number from 16 to 2048"),
@@ -208,7 +213,7 @@ class FitConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
         values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values}
+        return {name: _plain(value) for name, value in values}
 
 
 TRAINING_OPTIONS = (
@@ -234,6 +239,10 @@ class Settled:
 
     value: Any
     reason: str
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def _within(value: object, low: int, high: int) -> bool:
@@ -267,6 +276,13 @@ def _wrong_words(config: FitConfig) -> list[str]:
         hint, value = hints[field.name], getattr(config, field.name)
         if value is not None and get_origin(hint) in (Union, UnionType):  # Literal[…] | None
             hint = next((part for part in get_args(hint) if get_origin(part) is Literal), hint)
+        if isinstance(value, tuple):
+            known = get_args(get_args(hint)[0])
+            wrong += [
+                f"{field.name} is one of {', '.join(known)}: {word!r} is not{nearest(str(word), known)}"
+                for word in value if word not in known
+            ]  # fmt: skip
+            continue
         if get_origin(hint) is Literal and value not in get_args(hint) and field.name != "test":
             words = ", ".join(get_args(hint))
             wrong.append(f"{field.name} is one of {words}: {value!r} is not{nearest(str(value), get_args(hint))}")

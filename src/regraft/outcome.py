@@ -145,7 +145,8 @@ def command_line(source: Path, config: FitConfig) -> str:
         value = getattr(config, field.name)
         if value != getattr(default, field.name):
             flag = f"--{field.name.replace('_', '-')}"
-            words += [flag] if value is True else [flag, shlex.quote(str(value))]
+            for part in value if isinstance(value, tuple) else (value,):
+                words += [flag] if part is True else [flag, shlex.quote(str(part))]
     return " ".join(words)
 
 

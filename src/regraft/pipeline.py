@@ -44,6 +44,7 @@ from regraft.racing import RacedStrategy, race_strategies
 from regraft.settling import backbone_files, settle, tidy, with_training
 from regraft.store import runs
 from regraft.studies.duplicate_groups import group_near_duplicates
+from regraft.tracking.of_run import Tracking
 from regraft.tracking.results import write_linear_probe
 from regraft.types import JSON, Features, Interval, Manifest, Predictions, Split
 from regraft.usable import labelled, without_failed
@@ -132,8 +133,15 @@ def fit(
     """
     config = config if config is not None else FitConfig.from_options(options)
     listener = listener if listener is not None else Listener()
-    watch = Stopwatch(listener)
     unfinished, config = resuming.continued(config)
+    with Tracking(config.track, listener.say) as tracking:
+        return _fit(data, config, unfinished, listener, tracking)
+
+
+def _fit(
+    data: str | Path | Scan, config: FitConfig, unfinished: Path | None, listener: Listener, tracking: Tracking
+) -> Run:
+    watch = Stopwatch(listener)
     cache_dir = config.cache_dir if config.cache_dir is not None else default_cache_dir()
 
     with watch.stage("scan"):
@@ -161,6 +169,8 @@ def fit(
     )  # fmt: skip
     write_text(folder / runs.CONFIG, config_yaml(source, asked, settled.options, version))
     write_json(folder / runs.ENV, environment.describe())
+    tags = {"strategy": config.strategy, "backbone": backbone.name, "data_version": version}
+    tracker = tracking.begin(folder, tags=tags)
     if raced is not None:
         raced.write(folder, folder.parent.name)
     if settled.ranking is not None:
@@ -198,11 +208,14 @@ def fit(
     if config.strategy == "linear_probe":
         rows, last = path_rows(probe), probe.chosen_strength
         write_text(folder / runs.METRICS, "".join(json.dumps(row) + "\n" for row in rows))
-        write_linear_probe(folder / runs.TENSORBOARD, rows, settings=as_pairs(settled.options), warn=listener.say)
+        write_linear_probe(
+            folder / runs.TENSORBOARD, rows, settings=as_pairs(settled.options), warn=listener.say, also=(tracker,)
+        )  # fmt: skip
     else:
         job = training.Job(
             manifest=manifest, split=split, features=features, config=config, backbone=backbone, choice=settled.choice,
             folder=folder, cache_dir=cache_dir, resume=unfinished is not None, listener=listener, watch=watch,
+            tracker=tracker, settled=as_pairs(settled.options),
         )  # fmt: skip
         tuned = tuning.fit_tuned(job)
         further, course = tuning.beside_probe(job, tuned, found)
@@ -245,9 +258,13 @@ def fit(
             result=result | {"seconds": rounded(watch.seconds)}, settled=settled.options,
             command=command_line(source, asked), training=course, race="" if raced is None else raced.card(),
         )  # fmt: skip
-        write_board_results(folder / runs.TENSORBOARD, manifest, found, listener, step=last)
+        write_board_results(
+            folder / runs.TENSORBOARD, manifest, split, features, found, listener, step=last, also=(tracker,)
+        )  # fmt: skip
     result["seconds"] = rounded(watch.seconds)
     write_json(folder / runs.RESULT, result)  # last: a run without it did not finish
+    for name, file in (("report", runs.REPORT), ("model", runs.MODEL), ("result", runs.RESULT)):
+        tracker.log_artifact(name, folder / file)
     return Run(path=folder, result=result, metrics=found.intervals, predictions=predictions)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +22,8 @@ from regraft.fit.linear_probe import LinearProbe
 from regraft.images import decode
 from regraft.outcome import Evaluated
 from regraft.progress import Listener
-from regraft.types import JSON, Manifest, Split
+from regraft.tracking.base import Tracker
+from regraft.types import JSON, Features, Manifest, Split
 
 EXAMPLES_PER_CLASS = 4
 
@@ -65,9 +68,14 @@ def write_run_report(
 
 
 def write_board_results(
-    folder: Path, manifest: Manifest, estimate: Evaluated, listener: Listener, *, step: int
-) -> None:
-    """The measures, the confusion matrix and the worst mistakes, for TensorBoard, behind the curves of the training."""
+    folder: Path, manifest: Manifest, split: Split, features: Features, estimate: Evaluated, listener: Listener, *,
+    step: int, also: Sequence[Tracker] = (),
+) -> None:  # fmt: skip
+    """The measures, the confusion matrix and the worst mistakes, for TensorBoard, behind the curves of the training.
+
+    TensorBoard's projector also gets the evaluated images as `features` sees them, the backbone's before training.
+    """
+    from regraft.tracking.projector import write_projector
     from regraft.tracking.results import write_results
 
     predictions = estimate.predictions
@@ -83,7 +91,26 @@ def write_board_results(
         paths=[str(image) for image in predictions.images],
         thumbnail=lambda image, pixels: thumbnail(manifest.root / image, pixels),
         warn=listener.say,
+        per_class=_per_class(estimate),
+        also=also,
     )
+    rows = split.test if len(split.test) else split.development
+    try:
+        write_projector(
+            folder, features.values[rows], labels=predictions.labels, pred_probs=predictions.pred_probs,
+            class_names=predictions.class_names, paths=[str(manifest.images[row]) for row in rows],
+            thumbnail=lambda image, pixels: thumbnail(manifest.root / image, pixels),
+        )  # fmt: skip
+    except OSError as error:
+        listener.say(f"TensorBoard's projector cannot be written and is left out; the run goes on ({error})")
+
+
+def _per_class(estimate: Evaluated) -> list[list[Any]]:
+    measures = ("precision", "recall", "f1")
+    return [
+        [name, *(float(row[measure].estimate) for measure in measures), int(row["support"])]
+        for name, row in estimate.per_class.items()
+    ]
 
 
 def thumbnail(path: Path, pixels: int) -> bytes | None:

@@ -10,8 +10,8 @@ from regraft.config import FitConfig
 from regraft.errors import DataError, UsageError
 from regraft.store import runs
 
-_MAY_DIFFER = ("resume", "cache_dir", "engine")
-"""Options that a resumed run may be given anew: they change no number, or where files are."""
+_MAY_DIFFER = ("resume", "cache_dir", "engine", "track")
+"""Options that a resumed run may be given anew: they change no number, or where files are, or who hears of it."""
 
 
 def continued(config: FitConfig) -> tuple[Path | None, FitConfig]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from regraft.fit.strategies import OFF, Facts, settings_for
 from regraft.models.backbones import Backbone, untrained
 from regraft.progress import Listener, Stopwatch
 from regraft.store import runs
+from regraft.tracking.base import Tracker
 from regraft.types import Features, Manifest, Split
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Job:
         resume: go on from the folder's checkpoints.
         listener: hears of it.
         watch: times it.
+        tracker: hears the numbers too, besides TensorBoard.
+        settled: option to (value, why), of what is settled before the training.
     """
 
     manifest: Manifest
@@ -64,6 +67,8 @@ class Job:
     resume: bool
     listener: Listener
     watch: Stopwatch
+    tracker: Tracker = field(default_factory=Tracker)
+    settled: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
     @property
     def checkpoints(self) -> Path:
@@ -109,8 +114,9 @@ def watchers(job: Job, recipe: Recipe) -> list[Callback]:
     from regraft.fit.callbacks import MetricsFile
     from regraft.fit.tensorboard_callback import TensorBoardCallback
 
-    settings = {name: (choice.value, choice.reason) for name, choice in recipe.items()}
-    return [MetricsFile(job.folder / runs.METRICS), TensorBoardCallback(job.folder / runs.TENSORBOARD, settings)]
+    settings = {**job.settled, **{name: (choice.value, choice.reason) for name, choice in recipe.items()}}
+    board = TensorBoardCallback(job.folder / runs.TENSORBOARD, settings, also=(job.tracker,))
+    return [MetricsFile(job.folder / runs.METRICS), board]
 
 
 def _tell(listener: Listener, recipe: Recipe) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from regraft.fit.callbacks import Callback
 from regraft.fit.history import History, Row
+from regraft.fit.model_graph import graph_nodes
 from regraft.tracking.base import Tracker, Trackers
 from regraft.tracking.results import numbers
 from regraft.tracking.tensorboard import event_files, open_tensorboard, steps_of
@@ -29,7 +30,7 @@ class TensorBoardCallback(Callback):
     Args:
         folder: for event files.
         settings: setting to (value, why it has it), or None.
-        also: further trackers that hear the same, such as a service's.
+        also: further trackers that hear the same, such as a service's; left open.
         warn: told what fails; by default the trainer's listener.
     """
 
@@ -42,6 +43,7 @@ class TensorBoardCallback(Callback):
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.settings, self.also, self.warn = folder, settings, also, warn
+        self._files: Tracker = Tracker()
         self._tracker: Tracker = Tracker()
         self._every = 1
 
@@ -52,18 +54,24 @@ class TensorBoardCallback(Callback):
         step = trainer.position.step
         goes_on = any(event_files(self.folder))
         purge_step = (step + 1 if step else 0) if goes_on else None
-        files = open_tensorboard(self.folder, warn, purge_step=purge_step)
-        self._tracker = Trackers([files, *self.also], warn)
+        also = Trackers(self.also, warn)
+        self._files = open_tensorboard(self.folder, warn, purge_step=purge_step)
+        self._tracker = Trackers([self._files, also], warn)
         steps = (
             10 * POINTS_PER_EPOCH if trainer.num_batches is None else trainer.num_batches // trainer.grad_accum_steps
         )
         self._every = max(1, steps // POINTS_PER_EPOCH)
         if self.settings and not step:
             self._tracker.log_settings(self.settings)
+        if not goes_on and (nodes := graph_nodes(trainer.model)):
+            self._files.log_graph(nodes)
+        if goes_on:
+            also.rewind(step)
         written = steps_of(self.folder, "train/loss") if step else set()
         for row in trainer.history.rows:
+            _log(also, row)  # which leave out what they had before
             if row["step"] not in written:
-                self._log(row)
+                _log(self._files, row)
 
     def on_step_end(self, trainer: Trainer, step: int, loss: float) -> None:
         if step % self._every == 0:
@@ -71,11 +79,12 @@ class TensorBoardCallback(Callback):
             self._tracker.log_metrics({"train/step_loss": loss, "lr": lr}, step)
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
-        self._log(row)
+        _log(self._tracker, row)
 
     def on_fit_end(self, trainer: Trainer, history: History) -> None:
-        self._tracker.close()
-        self._tracker = Tracker()
+        self._files.close()
+        self._files = self._tracker = Tracker()
 
-    def _log(self, row: Row) -> None:
-        self._tracker.log_metrics(numbers(row, leave_out=("step", "lr", "seconds")), int(row["step"]))
+
+def _log(tracker: Tracker, row: Row) -> None:
+    tracker.log_metrics(numbers(row, leave_out=("step", "lr", "seconds")), int(row["step"]))

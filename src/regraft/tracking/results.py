@@ -1,4 +1,4 @@
-"""What a finished run shows in TensorBoard besides the curves of its training."""
+"""What a finished run tells TensorBoard, and who else listens, besides the curves of its training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft.tracking.base import Tracker, Trackers
 from regraft.tracking.pictures import Picture, confusion_picture, mistakes_picture
 from regraft.tracking.tensorboard import open_tensorboard
 
 NUM_BINS = 20
+
+PER_CLASS = ("class", "precision", "recall", "f1", "support")
 
 
 def write_linear_probe(
@@ -22,6 +25,7 @@ def write_linear_probe(
     *,
     settings: Mapping[str, tuple[Any, str]] | None = None,
     warn: Callable[[str], None],
+    also: Sequence[Tracker] = (),
 ) -> None:
     """The regularisation path as curves: a linear probe has no epochs, but a point for each strength.
 
@@ -30,13 +34,16 @@ def write_linear_probe(
         rows: of `metrics.jsonl`: {"step", "cv/strength", "cv/log_loss", …}; what is no finite number is left out.
         settings: setting to (value, why).
         warn: told once where the files cannot be written.
+        also: further trackers that hear the same; left open.
     """
-    tracker = open_tensorboard(folder, warn)
+    files = open_tensorboard(folder, warn)
+    tracker = Trackers([files, *also], warn)
+    tracker.rewind(-1)  # a resumed run may have told it all before
     if settings:
         tracker.log_settings(settings)
     for row in rows:
         tracker.log_metrics(numbers(row, leave_out=("step",)), int(row["step"]))
-    tracker.close()
+    files.close()
 
 
 def write_results(
@@ -51,6 +58,8 @@ def write_results(
     paths: Sequence[str],
     thumbnail: Callable[[str, int], bytes | None],
     warn: Callable[[str], None],
+    per_class: Sequence[Sequence[Any]] = (),
+    also: Sequence[Tracker] = (),
 ) -> None:
     """The measures, the confusion matrix, the worst mistakes, and how sure right and wrong answers were.
 
@@ -65,8 +74,13 @@ def write_results(
         paths: N, what `thumbnail` takes.
         thumbnail: (path, most pixels a side) → JPEG bytes, or None.
         warn: told once where the files cannot be written.
+        per_class: rows of `PER_CLASS`.
+        also: further trackers that hear the same; left open.
     """
-    tracker = open_tensorboard(folder, warn)
+    files = open_tensorboard(folder, warn)
+    tracker = Trackers([files, *also], warn)
+    if per_class:
+        tracker.log_table(f"{split}/per_class", PER_CLASS, per_class, step=step)
     tracker.log_metrics(numbers({f"{split}/{name}": value for name, value in metrics.items()}), step)
     known, k = labels >= 0, len(class_names)
     given, predicted, confidence = labels[known], pred_probs[known].argmax(axis=1), pred_probs[known].max(axis=1)
@@ -83,7 +97,7 @@ def write_results(
             counts, edges = np.histogram(confidence[which], bins=NUM_BINS, range=(0.0, 1.0))
             if counts.any():
                 tracker.log_histogram(f"{split}/confidence_of_{name}_answers", counts, edges, step=step)
-    tracker.close()
+    files.close()
 
 
 def numbers(row: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> dict[str, float]:

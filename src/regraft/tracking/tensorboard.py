@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.tracking.base import Tracker, Trackers
+from regraft.tracking.base import GraphNode, Tracker, Trackers
+from regraft.tracking.whole import Whole
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -48,7 +49,7 @@ class TensorBoard(Tracker):
         # TensorBoard reads the files of a folder in the order of their names, so a resume within a second needs more.
         count = len(list(event_files(folder)))
         name = f"events.out.tfevents.{int(time.time()):010d}.{count:04d}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter(_Whole(folder / name))
+        self._records = RecordWriter(Whole(folder / name))
         self._event = Event
         self._write(file_version="brain.Event:2")
         if purge_step is not None:
@@ -59,10 +60,6 @@ class TensorBoard(Tracker):
 
     def log_settings(self, settings: Mapping[str, tuple[Any, str]]) -> None:
         """Columns of the HParams page, and a table with the reasons on the page of texts."""
-        from tensorboard.compat.proto.summary_pb2 import SummaryMetadata
-        from tensorboard.compat.proto.tensor_pb2 import TensorProto
-        from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-        from tensorboard.compat.proto.types_pb2 import DT_STRING
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
         plain = {
@@ -70,14 +67,37 @@ class TensorBoard(Tracker):
             for name, (value, _) in settings.items()
         }
         self._write(summary=hparams_pb(plain, trial_id=str(self.folder.resolve())), step=0)
-        lines = ["| setting | value | why |", "|---|---|---|"]
-        lines += [f"| {_cell(name)} | {_cell(value)} | {_cell(why)} |" for name, (value, why) in settings.items()]
+        rows = [(name, value, why) for name, (value, why) in settings.items()]
+        self.log_table("settings", ("setting", "value", "why"), rows, step=0)
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, step: int) -> None:
+        """On the page of texts."""
+        from tensorboard.compat.proto.summary_pb2 import SummaryMetadata
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+        from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+        lines = [f"| {' | '.join(map(_cell, row))} |" for row in (columns, *rows)]
+        lines.insert(1, "|---" * len(columns) + "|")
         tensor = TensorProto(
-            dtype=DT_STRING, string_val=["\n".join(lines).encode()],
+            dtype=DT_STRING, string_val=["\n".join(lines).encode("utf-8", "backslashreplace")],
             tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
         )  # fmt: skip
         plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
-        self._summary([{"tag": "settings", "metadata": plugin, "tensor": tensor}], 0)
+        self._summary([{"tag": name, "metadata": plugin, "tensor": tensor}], step)
+
+    def log_graph(self, nodes: Sequence[GraphNode]) -> None:
+        """On the page of graphs; modules within modules are opened by a double click."""
+        from tensorboard.compat.proto.attr_value_pb2 import AttrValue
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+        from tensorboard.compat.proto.node_def_pb2 import NodeDef
+        from tensorboard.compat.proto.versions_pb2 import VersionDef
+
+        graph = GraphDef(versions=VersionDef(producer=22))
+        for node in nodes:
+            attributes = {"about": AttrValue(s=node.about.encode())} if node.about else {}
+            graph.node.append(NodeDef(name=node.name, op=node.op, input=node.inputs, attr=attributes))
+        self._write(graph_def=graph.SerializeToString())
 
     def log_image(self, name: str, picture: bytes, *, width: int, height: int, step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -104,23 +124,6 @@ class TensorBoard(Tracker):
     def _write(self, **fields: Any) -> None:
         event: Event = self._event(wall_time=time.time(), **fields)
         self._records.write(event.SerializeToString())
-
-
-class _Whole:
-    """A file that is written a whole record at a time, or not at all; open only meanwhile, as a fit may be killed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def write(self, data: bytes) -> None:
-        with self._path.open("ab", buffering=0) as file:
-            at = file.seek(0, os.SEEK_END)
-            try:
-                if (written := file.write(data)) != len(data):  # what a nearly full disk does
-                    raise OSError(f"no space left: {written} of {len(data)} bytes of a record were written")
-            except OSError:
-                file.truncate(at)
-                raise
 
 
 def open_tensorboard(folder: Path, warn: Callable[[str], None], *, purge_step: int | None = None) -> Trackers:
@@ -160,4 +163,4 @@ def steps_of(folder: Path, name: str) -> set[int]:
 
 
 def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return (f"{value:.4g}" if isinstance(value, float) else str(value)).replace("|", "\\|").replace("\n", " ")
