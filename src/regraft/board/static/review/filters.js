@@ -1,0 +1,83 @@
+/** Which images are shown: the form, the address of the page, and what the server offers to choose from. */
+
+import { get } from "./api.js";
+import { byId, h, keepSetting, setting } from "./dom.js";
+
+const FIELDS = ["state", "issue", "class", "pair", "split", "group", "q"];
+
+export class Filters extends EventTarget {
+  #form = byId("filters"); #fixed; #blind = byId("blind");
+  classNames = [];
+  offered = {};
+
+  /** @param fixed parameters of this view that nobody chooses, such as `{state: "conflict"}` */
+  constructor(fixed = {}) {
+    super();
+    this.#fixed = fixed;
+    this.#form?.addEventListener("change", () => this.#changed());
+    this.#form?.addEventListener("submit", (event) => { event.preventDefault(); this.#changed(); });
+    this.#form?.addEventListener("reset", () => setTimeout(() => this.#changed()));
+    this.#blind?.setAttribute("aria-pressed", String(setting("blind", false)));
+    this.#blind?.addEventListener("click", () => {
+      keepSetting("blind", !setting("blind", false));
+      this.#blind.setAttribute("aria-pressed", String(setting("blind", false)));
+      this.dispatchEvent(new Event("change"));
+    });
+    addEventListener("popstate", () => { this.#fromAddress(); this.dispatchEvent(new Event("change")); });
+  }
+
+  /** What there is to choose from. */
+  async load() {
+    this.offered = await get("filters");
+    this.classNames = this.offered.classes.map((one) => one.name ?? one);
+    const choose = (field, values) => this.#form?.elements[field]?.append(...values.map(({ value, text }) => h("option", { value, dir: "auto" }, text)));
+    const counted = ({ name, count }) => ({ value: name, text: count === undefined ? name : `${name} (${count.toLocaleString("en")})` });
+    const plain = (one) => counted(typeof one === "string" ? { name: one } : one);
+    choose("issue", this.offered.issues.map((one) => ({ ...plain(one), text: plain(one).text.replaceAll("_", " ") })));
+    choose("class", this.offered.classes.map(plain));
+    choose("split", this.offered.splits.map(plain).filter(({ value }) => value));
+    choose("group", (this.offered.groups ?? []).map(plain).filter(({ value }) => value));
+    choose("pair", this.offered.pairs.map(({ given, suggested, count }) => ({
+      value: `${given}>${suggested}`, text: `\u2068${given}\u2069 → \u2068${suggested}\u2069 (${count.toLocaleString("en")})`,
+    })));
+    for (const field of ["split", "group", "pair"]) {
+      const select = this.#form?.elements[field];
+      if (select?.options.length === 1) select.closest("label").hidden = true;
+    }
+    this.#fromAddress();
+  }
+
+  get query() {
+    const chosen = Object.fromEntries(FIELDS.map((field) => [field, this.#form?.elements[field]?.value ?? ""]));
+    return { ...chosen, state: chosen.state || "open", blind: this.#blind && setting("blind", false) ? 1 : "", ...this.#fixed };
+  }
+
+  /** How many filters narrow the queue. */
+  get active() {
+    return FIELDS.filter((field) => !(field in this.#fixed) && this.#form?.elements[field]?.value).length;
+  }
+
+  #changed() {
+    const address = new URL(location.href);
+    for (const field of FIELDS) {
+      const value = this.#form.elements[field]?.value;
+      if (value) address.searchParams.set(field, value);
+      else address.searchParams.delete(field);
+    }
+    history.pushState(null, "", address);
+    this.#tell();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #fromAddress() {
+    if (!this.#form) return;
+    const address = new URLSearchParams(location.search);
+    for (const field of FIELDS) if (this.#form.elements[field]) this.#form.elements[field].value = address.get(field) ?? "";
+    this.#tell();
+  }
+
+  #tell() {
+    const badge = byId("filters-active");
+    if (badge) badge.textContent = this.active ? String(this.active) : "";
+  }
+}
