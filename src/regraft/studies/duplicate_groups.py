@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 
 from regraft.audit.near_duplicates import NearDuplicates, find_near_duplicates
 from regraft.audit.neighbours import nearest
+from regraft.data.corrected import Corrected
 from regraft.evaluate.wording import count
 from regraft.features.engines import Choice
 from regraft.files import write_bytes
@@ -27,6 +28,7 @@ from regraft.models.backbones import Backbone
 from regraft.progress import Listener, Stopwatch
 from regraft.studies.leak_price import join_groups
 from regraft.studies.pixel_records import pixel_records, views_of_duplicates
+from regraft.studies.reviewed_sets import reviewed_sets
 from regraft.types import Features, Finding, Manifest, Split
 
 FORMAT = 1
@@ -82,20 +84,33 @@ def search_duplicates(
             features.values, records["thumbnail"], content_ids=_contents(manifest), labels=manifest.labels,
             views=views, images=manifest.names, neighbours=neighbours[0],
         )  # fmt: skip
-        _keep_sets(cache_dir, manifest, found.sets)
+        keep_sets(cache_dir, manifest, found.sets, found.pairs)
     return Search(found=found, records=records, neighbours=neighbours)
 
 
 def kept_sets(cache_dir: Path, manifest: Manifest) -> NDArray[np.int64] | None:
     """int64 (N,), -1 for none: the sets that a search of exactly these images found; None where there was no search."""
+    found = _kept(cache_dir, manifest)
+    return None if found is None else found[0]
+
+
+def _kept(cache_dir: Path, manifest: Manifest) -> tuple[NDArray[np.int64], NDArray[np.int64] | None] | None:
+    """The sets, and the pairs of rows that link them (None: not kept)."""
     try:
         kept = load(_place(cache_dir, manifest).read_bytes())
         hashes, numbers = kept["hashes"], kept["sets"]
     except (OSError, KeyError, SafetensorError):
         return None
-    known = {key.tobytes(): number for key, number in zip(hashes, numbers.tolist(), strict=False)}
-    sets = [known.get(key.tobytes(), -1) for key in manifest.hashes]
-    return np.array(sets, np.int64)
+    rows = {key.tobytes(): row for row, key in enumerate(manifest.hashes)}
+    places = np.array([rows.get(key.tobytes(), -1) for key in hashes], np.int64)
+    sets = np.full(len(manifest), -1, np.int64)
+    sets[places[places >= 0]] = numbers[places >= 0]
+    pairs = kept.get("pairs")
+    return sets, None if pairs is None else _both(places[pairs])
+
+
+def _both(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.asarray(pairs[(pairs >= 0).all(axis=1)], np.int64)
 
 
 def keep_together(manifest: Manifest, split: Split, sets: NDArray[np.int64]) -> tuple[Split, str]:
@@ -147,7 +162,12 @@ def keep_together(manifest: Manifest, split: Split, sets: NDArray[np.int64]) -> 
 
 
 def group_near_duplicates(
-    manifest: Manifest, split: Split, *, cache_dir: Path, search: NDArray[np.int64] | None = None
+    manifest: Manifest,
+    split: Split,
+    *,
+    cache_dir: Path,
+    search: NDArray[np.int64] | None = None,
+    corrected: Corrected | None = None,
 ) -> tuple[Split, str]:
     """What a fit does about near-duplicates: it obeys an audit's sets, and says so where there are none.
 
@@ -159,16 +179,18 @@ def group_near_duplicates(
         split: as drawn or given.
         cache_dir: where an audit kept its sets.
         search: the sets of a search now, `search_duplicates(…).found.sets`.
+        corrected: what reviewers decided; pairs they told apart are not kept together.
 
     Returns:
         As `keep_together`.
     """
-    sets = kept_sets(cache_dir, manifest) if search is None else search
-    if sets is None:
+    found = _kept(cache_dir, manifest) if search is None else (search, None)
+    if found is None:
         return split, (
             "near-duplicates were not looked for in these images: regraft audit finds them, and later fits keep them "
             "in one fold and out of the test set"
         )
+    sets = found[0] if corrected is None else reviewed_sets(*found, manifest, split, corrected)
     return keep_together(manifest, split, sets)
 
 
@@ -184,7 +206,12 @@ def _place(cache_dir: Path, manifest: Manifest) -> Path:
     return cache_dir / "near-duplicates" / f"{blake3(contents.tobytes()).hexdigest()[:32]}-{FORMAT}.safetensors"
 
 
-def _keep_sets(cache_dir: Path, manifest: Manifest, sets: NDArray[np.int64]) -> None:
+def keep_sets(cache_dir: Path, manifest: Manifest, sets: NDArray[np.int64], pairs: NDArray[np.int64]) -> None:
+    """Keep the sets of a search of exactly these images, and the pairs (P, 2) of rows that they were made from."""
     rows = np.flatnonzero(sets >= 0)
-    kept: dict[str, NDArray[Any]] = {"hashes": np.ascontiguousarray(manifest.hashes[rows]), "sets": sets[rows]}
+    place = np.full(len(manifest), -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    kept: dict[str, NDArray[Any]] = {
+        "hashes": np.ascontiguousarray(manifest.hashes[rows]), "sets": sets[rows], "pairs": _both(place[pairs]),
+    }  # fmt: skip
     write_bytes(_place(cache_dir, manifest), save(kept))

@@ -166,7 +166,7 @@ def refit_images(
         manifest, found, transform=found.transform, choice=choose(engine, precision), cache_dir=cache_dir,
         progress=listener.progress,
     )  # fmt: skip
-    joined, _ = group_near_duplicates(manifest, given, cache_dir=cache_dir)
+    joined, _ = group_near_duplicates(manifest, given, cache_dir=cache_dir, corrected=corrected)
     joined = dataclasses.replace(
         joined, development=np.setdiff1d(joined.development, features.failed),
         test=np.setdiff1d(joined.test, features.failed),
