@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from regraft.board.health import ailment, full_disks, is_taken, reachable
+from regraft.board.health import ailment, full_disks, is_loopback, is_taken, reachable
 from regraft.board.logs import tail
 from regraft.board.processes import Process, as_json, detach, end, lives, memory_bytes, signal_to
 from regraft.board.serving import supervisor_command
@@ -25,7 +25,6 @@ from regraft.types import JSON
 LIMIT = 120.0
 """Seconds until both parts must answer. On two busy cores TensorBoard takes 10 to 20."""
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TAIL = 12
 """Lines of a log that are shown when a part does not come up."""
 
@@ -127,7 +126,9 @@ def ask(
         raise UsageError(f"the images must exist: {str(data)!r} does not")
     if port is not None and not 1 <= port <= 65_535:
         raise UsageError(f"a port is a number from 1 to 65535: {port} is not")
-    open_to_others = host not in LOOPBACK
+    if is_taken(host, 0):
+        raise UsageError(f"a host is an address of this machine: {host!r} is not; 127.0.0.1 always is")
+    open_to_others = not is_loopback(host)
     if open_to_others and token is False:
         raise UsageError(f"a board that others reach needs a token: --no-token with --host {host} is refused")
     runs_dir.mkdir(parents=True, exist_ok=True)
@@ -231,7 +232,7 @@ def chosen(runs_dir: Path | None) -> Place:
 
 def forward_line(parts: Sequence[Part]) -> str:
     """`ssh -L …` for a reader on another machine, for the parts that only this machine reaches."""
-    local = [part for part in parts if part.host in LOOPBACK]
+    local = [part for part in parts if is_loopback(part.host)]
     if not local:
         return ""
     tunnels = " ".join(f"-L {part.port}:{reachable(part.host)}:{part.port}" for part in local)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Sequence
@@ -76,7 +77,8 @@ def main(words: Sequence[str]) -> int:
         address = None if beside is None else f"http://{reachable(beside.host)}:{beside.port}/"
         site = site_of(asked, port, address)
         threading.Thread(target=_watch, args=(place, ended), daemon=True).start()
-        serve(site, on_ready=lambda: None)
+        with contextlib.closing(site.database):
+            serve(site)
     except RegraftError as error:
         print(f"regraft: {error}", file=sys.stderr, flush=True)
         return error.exit_code

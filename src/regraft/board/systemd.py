@@ -12,7 +12,10 @@ from regraft.board.state import PID, Asked, Place, private
 ENVIRONMENT = "environment"
 """File in the state folder, for its owner only: what the unit must not say where others read it."""
 
-CARRIED = ("REGRAFT_CACHE_DIR", "REGRAFT_DATABASE_URL", "XDG_STATE_HOME", "XDG_CACHE_HOME", "PYTHONPATH")
+CARRIED = (
+    "REGRAFT_CACHE_DIR", "REGRAFT_DATABASE_URL", "REGRAFT_ALLOWED_HOSTS", "XDG_STATE_HOME", "XDG_CACHE_HOME",
+    "PYTHONPATH",
+)  # fmt: skip
 """Variables of the shell that the user manager does not know."""
 
 
