@@ -97,6 +97,8 @@ class Audit:
         issues: all of it, a row an image.
         notes: what could not be judged, and why.
         backbone: whose features.
+        features: of the N images, row for row.
+        neighbours: of every image the 16 nearest by these, and their similarity: see `duplicate_groups.Search`.
         seconds: stage to wall seconds.
     """
 
@@ -116,6 +118,8 @@ class Audit:
     issues: Issues
     notes: tuple[str, ...]
     backbone: str
+    features: Features
+    neighbours: tuple[NDArray[np.int64], NDArray[np.float32]]
     seconds: dict[str, float]
 
     @property
@@ -184,7 +188,7 @@ def audit(scan: Scan, options: AuditOptions | None = None, *, listener: Listener
         imbalance=describe_imbalance(manifest.labels, manifest.class_names, group_ids=group_ids, splits=roles),
         labels=labels, duplicates=duplicates, group_ids=group_ids, leaks=leaks, price=price, outliers=outliers, odd=odd,
         issues=_issues(manifest, labels, duplicates, leaks, outliers, odd), notes=(*notes, *odd.notes),
-        backbone=backbone.name, seconds=dict(watch.seconds),
+        backbone=backbone.name, features=features, neighbours=search.neighbours, seconds=dict(watch.seconds),
     )  # fmt: skip
 
 

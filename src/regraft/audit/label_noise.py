@@ -32,6 +32,7 @@ from regraft.types import IssueColumn, printable
 
 MIN_GROUPS = 5
 """A class with fewer is too small to judge: a judge that has seen three images or fewer of it knows little of it."""
+NUM_TOP = 5
 CLEAN, SUSPECT, SURE = 0, 1, 2
 
 
@@ -48,6 +49,8 @@ class LabelAudit:
         noise: how many labels are wrong, and the noise matrix.
         too_small: classes with fewer than five groups: their labels are ranked, never flagged.
         judges: who was asked.
+        top_labels: int32 (N, 5), or (N, K) of fewer classes: the most probable classes by the head, likeliest first.
+        top_probs: float32, of the same shape: their probabilities.
     """
 
     column: IssueColumn
@@ -57,6 +60,8 @@ class LabelAudit:
     noise: NoiseEstimate
     too_small: tuple[int, ...]
     judges: tuple[str, ...]
+    top_labels: NDArray[np.int32]
+    top_probs: NDArray[np.float32]
 
 
 def audit_labels(
@@ -158,10 +163,12 @@ def audit_labels(
         [printable(name) for name in class_names] if class_names is not None else [str(k) for k in range(num_classes)]
     )
     reasons = _reasons(labels, suggested, score, tier, set(few), names)
+    top = _top(probs)
     return LabelAudit(
         column=IssueColumn(is_issue=is_issue, score=score, reasons=reasons),
         suggested_labels=suggested, queue=queue.astype(np.int64), tier=tier, noise=noise, too_small=few,
         judges=(*judges, *(["margins during training"] if aum is not None else [])),
+        top_labels=top.astype(np.int32), top_probs=np.take_along_axis(probs, top, axis=1).astype(np.float32),
     )  # fmt: skip
 
 
@@ -179,6 +186,16 @@ def too_small_classes(labels: NDArray[np.int64], groups: NDArray[np.int64], num_
 
 def _of_given(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(values[np.arange(len(labels)), labels], np.float64)
+
+
+def _top(probs: NDArray[np.float64]) -> NDArray[np.int32]:
+    """The most probable classes, int32 (N, 5) or (N, K), one by one: sorting all K would take N x K indices."""
+    left, rows = np.array(probs, np.float32), np.arange(len(probs))
+    top = np.empty((len(probs), min(NUM_TOP, probs.shape[1])), np.int32)
+    for rank in range(top.shape[1]):
+        top[:, rank] = left.argmax(axis=1)
+        left[rows, top[:, rank]] = -1.0
+    return top
 
 
 def _best_other(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.int64]:

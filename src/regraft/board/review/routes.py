@@ -124,7 +124,7 @@ def router(site: Site, *, who: Callable[[Request], str] | None = None, refits: R
     def refit() -> JSONResponse:
         return answer(review.refits.state)
 
-    def page(address: str, template: str, **values: str) -> None:
+    def page(address: str, template: str, **values: Any) -> None:
         @whole.get(address)
         def shown(request: Request) -> HTMLResponse:
             from regraft.board.pages import render
