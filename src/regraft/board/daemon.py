@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import signal
@@ -57,6 +58,7 @@ class Status:
     Attributes:
         runs_dir: whose runs.
         data: the images that it was started for, or None.
+        review: whether their review is on the board.
         supervisor: the process that keeps the parts up, or None where it is gone.
         parts: the board, and TensorBoard where it was asked for.
         forward: what makes the addresses work on another machine, or "" where they do.
@@ -66,6 +68,7 @@ class Status:
 
     runs_dir: str
     data: str | None
+    review: bool
     supervisor: Process | None
     parts: tuple[PartStatus, ...]
     forward: str
@@ -80,7 +83,7 @@ class Status:
     def as_dict(self) -> JSON:
         """As `regraft status --json` prints it."""
         return {
-            "runs_dir": self.runs_dir, "data": self.data, "healthy": self.healthy,
+            "runs_dir": self.runs_dir, "data": self.data, "review": self.review, "healthy": self.healthy,
             "supervisor": as_json(self.supervisor),
             "parts": [
                 {
@@ -145,8 +148,15 @@ def ask(
     )
 
 
-def up(asked: Asked, *, limit: float = LIMIT) -> tuple[Status, bool]:
+def up(
+    asked: Asked, *, find_desk: Callable[[], Path | None] = lambda: None, limit: float = LIMIT
+) -> tuple[Status, bool]:
     """Bring the parts up and wait until they answer, or find that they are.
+
+    Args:
+        asked: as `ask` gives it.
+        find_desk: looks for what an audit prepared for review; only where nothing is up yet, as it reads the images.
+        limit: seconds until every part must answer.
 
     Returns:
         How they are, and whether they were up before.
@@ -164,7 +174,8 @@ def up(asked: Asked, *, limit: float = LIMIT) -> tuple[Status, bool]:
             return status(place), True
         if asked.port is not None and is_taken(asked.host, asked.port):
             raise UsageError(f"a port must be free: {asked.port} of {asked.host} is taken; leave --port out")
-        place.ask(asked)
+        desk = find_desk()
+        place.ask(dataclasses.replace(asked, desk=None if desk is None else str(desk)))
         supervisor = detach(supervisor_command(place), place.log("supervisor"), environment={})
         try:
             failed = _wait(place, asked, lambda: supervisor.poll() is None, limit)
@@ -193,7 +204,8 @@ def status(place: Place) -> Status:
             else f"the process that looks after the parts is gone{', and with it the board' * some}: regraft up again"
         )
     return Status(
-        runs_dir=asked.runs_dir, data=asked.data, supervisor=supervisor, parts=tuple(parts),
+        runs_dir=asked.runs_dir, data=asked.data, review=asked.desk is not None, supervisor=supervisor,
+        parts=tuple(parts),
         forward=forward_line(list(state.parts.values()) if state is not None else []), notes=tuple(notes),
         folder=place.folder,
     )  # fmt: skip

@@ -7,11 +7,15 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regraft.board.processes import detach, lives
 from regraft.board.site import Site
 from regraft.board.state import Asked, Place
 from regraft.errors import RegraftError
+
+if TYPE_CHECKING:
+    from regraft.progress import Listener
 
 EVERY = 3.0
 """Seconds between two looks at the supervisor."""
@@ -24,17 +28,49 @@ def site_of(asked: Asked, port: int, tensorboard: str | None) -> Site:
 
     runs_dir, cache_dir = Path(asked.runs_dir), Path(asked.cache_dir)
     data = None if asked.data is None else Path(asked.data)
+    desk = None
+    if data is not None and asked.desk is not None:
+        from regraft.board.review.prepare import kept
+
+        desk = kept(Path(asked.desk), project=project_name(data), root=root_of(data))
     return Site(
         runs_dir=runs_dir,
         database=open_database(asked.database, runs_dir=runs_dir),
         cache_dir=cache_dir,
         project=None if data is None else project_name(data),
-        desk=None,
+        desk=desk,
         token=asked.token,
         host=asked.host,
         port=port,
         tensorboard=tensorboard,
     )
+
+
+def root_of(data: Path) -> Path:
+    """What the paths of images are relative to."""
+    return data if data.is_dir() else data.parent
+
+
+def prepared(data: Path, cache_dir: Path, listener: Listener) -> Path | None:
+    """The newest desk that was kept for exactly these images, or None; they are read where any was kept at all."""
+    found = sorted((cache_dir / "review").glob("*-*/desk.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return None
+    from regraft.board.review.prepare import kept
+    from regraft.data import data_version
+    from regraft.pipeline import read
+    from regraft.progress import Stopwatch
+
+    with Stopwatch(listener).stage("scan"):
+        manifest = read(data, cache_dir=cache_dir, listener=listener).manifest
+    manifest = manifest.select(manifest.labels >= 0)
+    version = data_version(manifest)
+    for path in reversed(found):
+        if path.parent.name.startswith(f"{version}-"):
+            desk = kept(path, project="", root=manifest.root)
+            if desk is not None and list(desk.paths) == manifest.images.tolist():
+                return path
+    return None
 
 
 def supervise_again(place: Place) -> bool:

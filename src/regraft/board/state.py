@@ -44,6 +44,7 @@ class Asked:
     Attributes:
         runs_dir: folder of the run folders.
         data: the images that belong to it, or None.
+        desk: the file of what an audit of them prepared for review, or None.
         host: address to listen on.
         port: the board's port, or None for the next free one.
         tensorboard: whether TensorBoard runs beside it.
@@ -56,6 +57,7 @@ class Asked:
     runs_dir: str
     cache_dir: str
     data: str | None = None
+    desk: str | None = None
     host: str = "127.0.0.1"
     port: int | None = None
     tensorboard: bool = True

@@ -52,8 +52,10 @@ def up(
     """
     from regraft.board.daemon import ask
     from regraft.board.daemon import up as up_
+    from regraft.board.serving import prepared
     from regraft.board.state import place_of
     from regraft.files import default_cache_dir
+    from regraft.terminal import TerminalListener
 
     asked = ask(
         runs_dir=runs_dir, cache_dir=cache_dir or default_cache_dir(), data=data, host=host, port=port,
@@ -69,7 +71,9 @@ def up(
         else:
             print(f"{path.read_text('utf-8')}\n{unit.explained(place)}")
         return
-    found, before = up_(asked)
+    listener = TerminalListener()
+    find = (lambda: None) if data is None else (lambda: prepared(data, Path(asked.cache_dir), listener))
+    found, before = up_(asked, find_desk=find)
     if json_:
         print_json({"already_up": before} | found.as_dict())
         return
@@ -78,6 +82,8 @@ def up(
         print(f"it was up before, for {found.data or 'the runs alone'}; regraft down ends it")
     elif before:
         print("it was up before")
+    if found.data is not None and not found.review:
+        print(f"no review: no audit of {found.data} as it is now was kept; regraft review makes one, then up again")
     print("it stays up when this terminal closes: regraft status, regraft logs, regraft down")
 
 
