@@ -65,6 +65,10 @@ class FitConfig:
         resume: Go on with this unfinished run, with its own options.
         init_from: A new run that begins with the weights of this finished one.
         track: A service that hears of the run too: mlflow, trackio or wandb; may be given several times.
+        decisions: Apply what reviewers decided about these images.
+        database: Where their decisions are kept: sqlite:///FILE or postgresql://USER@HOST/NAME; by default
+            $REGRAFT_DATABASE_URL, else RUNS_DIR/regraft.db.
+        keep_ambiguous: Fit on images whose picture does not tell their class, too.
         folds: Number of folds of the cross-validation.
         repeats: How often it is repeated with other folds; by default more for small data.
         test: Share of the images locked away for the final estimate, 0 for none; auto decides by size.
@@ -121,6 +125,9 @@ class FitConfig:
     resume: Path | None = None
     init_from: Path | None = None
     track: tuple[Literal["mlflow", "trackio", "wandb"], ...] = ()
+    decisions: bool = True
+    database: str | None = None
+    keep_ambiguous: bool = False
     folds: int = 5
     repeats: int | None = None
     test: float | Literal["auto"] = "auto"
@@ -211,9 +218,9 @@ class FitConfig:
         return cls(**options)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for YAML and JSON."""
+        """Plain values for YAML and JSON; the database's address without its password."""
         values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        return {name: _plain(value) for name, value in values}
+        return {name: _plain(value) for name, value in values} | {"database": without_password(self.database)}
 
 
 TRAINING_OPTIONS = (
@@ -239,6 +246,21 @@ class Settled:
 
     value: Any
     reason: str
+
+
+HIDDEN = "***"
+
+
+def without_password(url: str | None) -> str | None:
+    """A database's address as it may be written down.
+
+    >>> without_password("postgresql://ann:secret@host/name?password=secret")
+    'postgresql://ann:***@host/name?password=***'
+    """
+    if url is None:
+        return None
+    hidden = re.sub(r"^([^/]*://[^:@/]*):.*@", rf"\1:{HIDDEN}@", url)
+    return re.sub(r"([?&](?:password|sslpassword)=)[^&]*", rf"\1{HIDDEN}", hidden)
 
 
 def _plain(value: Any) -> Any:

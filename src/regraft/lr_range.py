@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regraft import data as data_stage
-from regraft import pipeline, training
+from regraft import decided, pipeline, training
 from regraft.config import FitConfig
 from regraft.data import Scan
 from regraft.features.extract import extract
 from regraft.files import default_cache_dir, write_bytes
 from regraft.progress import Listener, Stopwatch
 from regraft.settling import settle
+from regraft.store.runs import project_name
 from regraft.types import JSON
 from regraft.usable import labelled, without_failed
 
@@ -108,8 +109,15 @@ def lr_range(
             if isinstance(data, Scan)
             else pipeline.read(data, config=config, cache_dir=cache_dir, listener=listener)
         )
-    manifest = labelled(scan)
-    split = data_stage.split(manifest, test=config.test, seed=config.seed)
+    labelled(scan)
+    if config.decisions and scan.decisions is None:
+        source = scan.manifest.root if isinstance(data, Scan) else Path(data)
+        scan = decided.with_decisions(
+            scan, config.project or project_name(source), database=config.database, runs_dir=config.runs_dir,
+            keep_ambiguous=config.keep_ambiguous, say=listener.say,
+        )  # fmt: skip
+    parted = data_stage.part(scan, test=config.test, seed=config.seed, say=listener.say)
+    manifest, split = parted.manifest, parted.split
     settled = settle(config, manifest, split, cache_dir=cache_dir, listener=listener, watch=watch)
     with watch.stage("extract"):
         features = extract(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regraft.config import FitConfig, Settled
+from regraft.config import FitConfig, Settled, without_password
 from regraft.data import Scan
 from regraft.evaluate import metrics
 from regraft.fit.linear_probe import LinearProbe
@@ -98,7 +98,7 @@ def result_json(
     }
     return {
         **evaluation_json(estimate),
-        "num_images": len(manifest),
+        "num_images": int((manifest.labels >= 0).sum()),  # decisions leave images out
         "num_evaluated": len(estimate.predictions),
         "num_excluded": scan.num_excluded,
         "strategy": strategy,
@@ -122,14 +122,17 @@ def path_rows(probe: LinearProbe) -> list[JSON]:
     return rows
 
 
-def config_yaml(source: Path, config: FitConfig, settled: dict[str, Settled], version: str) -> str:
+def config_yaml(
+    source: Path, config: FitConfig, settled: dict[str, Settled], version: str, decisions: JSON | None = None
+) -> str:
+    """The content of `config.yaml`; `decisions` says whose history was applied, and how far."""
     import yaml
 
     resolved = {**config.as_dict(), **{name: value.value for name, value in settled.items()}}
     reasons = {name: value.reason for name, value in settled.items()}
     document = {
         "data": str(source.resolve()), "data_version": version, "options": resolved, "reasons": reasons,
-        "asked": config.as_dict(),
+        "asked": config.as_dict(), "decisions": decisions,
     }  # fmt: skip
     return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
@@ -144,9 +147,11 @@ def command_line(source: Path, config: FitConfig) -> str:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if value != getattr(default, field.name):
-            flag = f"--{field.name.replace('_', '-')}"
+            flag = field.name.replace("_", "-")
+            value = without_password(value) if field.name == "database" else value
             for part in value if isinstance(value, tuple) else (value,):
-                words += [flag] if part is True else [flag, shlex.quote(str(part))]
+                switched = {True: [f"--{flag}"], False: [f"--no-{flag}"]}
+                words += switched[part] if isinstance(part, bool) else [f"--{flag}", shlex.quote(str(part))]
     return " ".join(words)
 
 

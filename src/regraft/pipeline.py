@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft import data as data_stage
-from regraft import environment, resuming, training, tuning
+from regraft import decided, environment, resuming, training, tuning
 from regraft.config import FitConfig
 from regraft.data import Scan
 from regraft.data.split import group_numbers
@@ -146,12 +146,19 @@ def _fit(
 
     with watch.stage("scan"):
         scan = data if isinstance(data, Scan) else read(data, config=config, cache_dir=cache_dir, listener=listener)
+        source = scan.manifest.root if not isinstance(data, str | Path) else Path(data)
+        project = config.project or runs.project_name(source)
+        if config.decisions and scan.decisions is None:
+            scan = decided.with_decisions(
+                scan, project, database=config.database, runs_dir=config.runs_dir,
+                keep_ambiguous=config.keep_ambiguous, up_to=resuming.last_decision(unfinished), say=listener.say,
+            )  # fmt: skip
     _tell_scan(scan, listener)
-    manifest = labelled(scan)
+    labelled(scan)
 
     with watch.stage("split"):
-        split = data_stage.split(manifest, test=config.test, seed=config.seed)
-        version = data_stage.data_version(manifest)
+        parted = data_stage.part(scan, test=config.test, seed=config.seed, say=listener.say)
+        manifest, split, version, corrected = parted.manifest, parted.split, parted.version, parted.corrected
     listener.say(split.reason)
     if unfinished is not None:
         resuming.check_same_data(unfinished, version)
@@ -163,11 +170,11 @@ def _fit(
         settled.options.update(raced.settled)
     backbone, transform = settled.backbone, settled.backbone.transform
 
-    source = manifest.root if not isinstance(data, str | Path) else Path(data)
     folder = unfinished if unfinished is not None else runs.create_run_folder(
-        config.runs_dir, config.project or runs.project_name(source), config.name, exist_ok=config.exist_ok
+        config.runs_dir, project, config.name, exist_ok=config.exist_ok
     )  # fmt: skip
-    write_text(folder / runs.CONFIG, config_yaml(source, asked, settled.options, version))
+    history = decided.record(scan.decisions)
+    write_text(folder / runs.CONFIG, config_yaml(source, asked, settled.options, version, history))
     write_json(folder / runs.ENV, environment.describe())
     tags = {"strategy": config.strategy, "backbone": backbone.name, "data_version": version}
     tracker = tracking.begin(folder, tags=tags)
@@ -182,7 +189,7 @@ def _fit(
             progress=listener.progress,
         )  # fmt: skip
     manifest, split, features = without_failed(manifest, split, features, listener)
-    split, words = group_near_duplicates(manifest, split, cache_dir=cache_dir)
+    split, words = group_near_duplicates(manifest, split, cache_dir=cache_dir, corrected=corrected)
     listener.say(words)
     rate = f", {features.num_forwarded / features.seconds:,.0f} images/s" if features.num_forwarded else ""
     listener.say(f"{features.num_forwarded:,} images through the backbone, the rest from the cache{rate}")
@@ -223,7 +230,7 @@ def _fit(
         backbone, head, predictions, found = tuned.backbone, tuned.head, tuned.predictions, tuned.estimate
         with watch.stage("backbone"):
             settled = with_training(settled, backbone, tuned.settings, cache_dir)
-        write_text(folder / runs.CONFIG, config_yaml(source, asked, settled.options, version))
+        write_text(folder / runs.CONFIG, config_yaml(source, asked, settled.options, version, history))
 
     with watch.stage("bundle"):
         save_bundle(
@@ -246,6 +253,11 @@ def _fit(
         tidy(folder)
         write_predictions(folder / runs.PREDICTIONS, predictions, proba=True)
 
+    scan = decided.with_findings(scan, corrected)
+    if (told := decided.told(scan, corrected, manifest, split, found, config.seed)) is not None:
+        further["decisions"] = told
+        for sentence in told["words"][1:]:
+            listener.say(sentence)
     result = further | result_json(
         scan, manifest, split, found, version, strategy=config.strategy, backbone=backbone.name,
         temperature=head.temperature,

@@ -51,7 +51,7 @@ def write_run_report(
         result=result,
         config={name: dataclasses.asdict(value) for name, value in settled.items()},
         env=environment.describe(),
-        understood=_understood(scan, split),
+        understood=[*_understood(scan, split), *(result.get("decisions") or {}).get("words", [])],
         findings=scan.findings,
         predictions=predictions,
         confusion=estimate.point.confusion,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
-from regraft.config import FitConfig
+from regraft.config import HIDDEN, FitConfig
 from regraft.errors import DataError, UsageError
 from regraft.store import runs
 
-_MAY_DIFFER = ("resume", "cache_dir", "engine", "track")
+_MAY_DIFFER = ("resume", "cache_dir", "engine", "track", "database")
 """Options that a resumed run may be given anew: they change no number, or where files are, or who hears of it."""
 
 
@@ -44,7 +45,33 @@ def continued(config: FitConfig) -> tuple[Path | None, FitConfig]:
             f"a resumed run goes on with its own options: leave out {', '.join(given)}, or begin a new run"
         )
     keep = {name: getattr(config, name) for name in _MAY_DIFFER if getattr(config, name) != getattr(default, name)}
+    history = record.get("decisions") or {}
+    if config.database is None and history:
+        keep["database"] = _database(asked.database, str(history["database"]))
     return folder, dataclasses.replace(asked, **keep)
+
+
+def last_decision(folder: Path | None) -> int | None:
+    """The number of the last decision that a run began with, 0 for none; None for a new run, which takes all."""
+    return None if folder is None else int((run_record(folder).get("decisions") or {}).get("seq", 0))
+
+
+def _database(asked: str | None, found: str) -> str | None:
+    """The address of the history that a run began with; its password was not written down.
+
+    Raises:
+        UsageError: it needs one that nobody gives.
+    """
+    if found.startswith("sqlite"):
+        return found
+    if asked is not None and HIDDEN not in asked:
+        return asked
+    if not os.environ.get("REGRAFT_DATABASE_URL"):
+        raise UsageError(
+            f"a run goes on with the decisions it began with, and a password is never written down: give the address "
+            f"of {found} again with --database, or set REGRAFT_DATABASE_URL"
+        )
+    return None
 
 
 def check_same_data(folder: Path, version: str) -> None:

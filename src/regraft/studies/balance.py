@@ -93,8 +93,8 @@ def balance(
     if not isinstance(data, Scan):
         with watch.stage("scan"):
             data = data_stage.read(data, cache_dir=cache_dir, progress=listener.progress)
-    manifest = data.manifest.select(data.manifest.labels >= 0)
-    split = data_stage.split(manifest, test=options.test, seed=options.seed)
+    parted = data_stage.part(data, test=options.test, seed=options.seed, say=listener.say)
+    manifest, split = parted.manifest, parted.split
     listener.say(split.reason)
     roles = np.full(len(manifest), "left out", dtype="U12")
     roles[split.development], roles[split.test] = "development", "test"

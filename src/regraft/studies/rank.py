@@ -74,9 +74,8 @@ def rank(
         scan = data if isinstance(data, Scan) else data_stage.read(
             data, cache_dir=cache_dir, progress=listener.progress
         )  # fmt: skip
-    manifest = scan.manifest.select(scan.manifest.labels >= 0)
-    split = data_stage.split(manifest, test=options.test, seed=options.seed)  # type: ignore[arg-type]
-    return rank_split(manifest, split, backbones, options, listener=listener, watch=watch)
+    parted = data_stage.part(scan, test=options.test, seed=options.seed, say=listener.say)  # type: ignore[arg-type]
+    return rank_split(parted.manifest, parted.split, backbones, options, listener=listener, watch=watch)
 
 
 def rank_split(

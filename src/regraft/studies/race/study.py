@@ -95,9 +95,8 @@ def race_study(
         scan = data if isinstance(data, Scan) else data_stage.read(
             data, cache_dir=cache_dir, progress=listener.progress
         )  # fmt: skip
-    labelled = np.flatnonzero(scan.manifest.labels >= 0)
-    manifest = scan.manifest.select(labelled)
-    split = data_stage.split(manifest, test=test, seed=seed)  # type: ignore[arg-type]
+    parted = data_stage.part(scan, test=test, seed=seed, say=listener.say)  # type: ignore[arg-type]
+    manifest, split = parted.manifest, parted.split
     listener.say(split.reason)
     names = _backbones(manifest, split, backbones, metric, seed, cache_dir, listener)
 
