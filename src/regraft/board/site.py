@@ -25,6 +25,8 @@ class Site:
         port: its port.
         tensorboard: the address of the TensorBoard beside it, or None.
         cache_dir: where thumbnails are kept.
+        reviewer: who a visitor on this machine is taken for; "" for the user of the operating system.
+        blind: nobody is shown suggestions, or what others decided.
     """
 
     runs_dir: Path
@@ -36,3 +38,5 @@ class Site:
     host: str = "127.0.0.1"
     port: int = 8765
     tensorboard: str | None = None
+    reviewer: str = ""
+    blind: bool = False

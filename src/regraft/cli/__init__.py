@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "backbones": ("models", "Which pretrained models there are, with size, licence, and whether they are at hand."),
     "rank": ("rank", "Measure backbones on labelled images and say which one to take."),
     "audit": ("audit", "What to look at: wrong labels, duplicates, leaks, outliers, odd images; table and report."),
+    "review": ("review", "Look at the suspects in the browser, one key per image; every decision is kept."),
     "balance": ("balance", "What to do about classes with few images: every remedy compared, and which to use."),
     "race": ("race", "Which strategy, measured: frozen features or fine-tuning, how sure, and what would change it."),
     "similarity": ("rank", "How far the images are from what a backbone was trained on."),

@@ -51,6 +51,7 @@ class Desk:
         pairs: int64 (P, 2), near-duplicates.
         pair_similarity: float32 (P,).
         pair_reasons: P sentences.
+        backbone: whose features it rests on.
     """
 
     project: str
@@ -78,6 +79,7 @@ class Desk:
     pairs: NDArray[np.int64]
     pair_similarity: NDArray[np.float32]
     pair_reasons: Texts
+    backbone: str = "tf_efficientnet_lite0"
     _numbers: dict[str, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -111,7 +111,7 @@ def prepare(found: Audit, *, project: str, version: str, seed: int = 0) -> Desk:
         groups=groups[1:].astype(np.int32), group_names=Texts.of(group_names.tolist()),
         sizes=manifest.sizes.astype(np.int32), order=order, controls=controls, pairs=found.duplicates.pairs,
         pair_similarity=found.duplicates.similarity.astype(np.float32),
-        pair_reasons=Texts.of(_pair_reasons(found)),
+        pair_reasons=Texts.of(_pair_reasons(found)), backbone=found.backbone,
     )  # fmt: skip
 
 
@@ -136,7 +136,10 @@ def keep(desk: Desk, path: Path) -> None:
         tensors |= {f"{name}.blob": text.blob, f"{name}.ends": text.ends}
     tensors |= {f"issues.{kind}": column for kind, column in desk.issues.items()}
     tensors |= {f"scores.{kind}": column for kind, column in desk.scores.items()}
-    about = {"version": desk.version, "kinds": json.dumps(list(desk.issues)), "format": str(FORMAT)}
+    about = {
+        "version": desk.version, "kinds": json.dumps(list(desk.issues)), "format": str(FORMAT),
+        "backbone": desk.backbone,
+    }  # fmt: skip
     write_bytes(path, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata=about))
 
 
@@ -163,7 +166,8 @@ def kept(path: Path, *, project: str, root: Path) -> Desk | None:
 
         columns: dict[str, Any] = {name: values[name] for name in _COLUMNS} | {name: texts(name) for name in _TEXTS}
         return Desk(
-            project=project, version=about["version"], root=root, class_names=tuple(texts("class_names")),
+            project=project, version=about["version"], backbone=about["backbone"], root=root,
+            class_names=tuple(texts("class_names")),
             issues={kind: values[f"issues.{kind}"] for kind in kinds},
             scores={kind: values[f"scores.{kind}"] for kind in kinds},
             reasons={kind: texts(f"reasons.{kind}") for kind in kinds if kind != "label"}, **columns,

@@ -52,20 +52,24 @@ class Refits:
             running = self._state == "running"
             seconds = (time.monotonic() if running else self._ended) - self._began
             empty: JSON = {
-                "before": None, "after": None, "difference": None, "test": None, "num_applied": None, "words": "",
+                "before": None, "after": None, "difference": None, "test": None, "num_applied": None, "words": [],
             }  # fmt: skip
-            told: JSON = {"state": self._state, "seconds": round(seconds, 1)}
-            return told | empty | self._outcome
+            return empty | self._outcome | {"state": self._state, "seconds": round(seconds, 1)}
 
     def _run(self, verdicts: Mapping[Key, Verdict]) -> None:
         try:
             outcome, state = self._work(self.desk, verdicts, self.cache_dir), "done"
         except Exception as error:  # a board stays up whatever a computation meets; the page says what it was
-            outcome, state = {"words": f"the refit did not work: {error}"}, "failed"
+            outcome, state = {"words": [f"the refit did not work: {error}"]}, "failed"
         with self._lock:
             self._outcome, self._state, self._ended = outcome, state, time.monotonic()
 
 
 def scores(desk: Desk, verdicts: Mapping[Key, Verdict], cache_dir: Path) -> JSON:
-    """Solve the head twice on cached features, with the labels as given and as corrected."""
-    raise NotImplementedError
+    """Solve the head twice on cached features, with the labels as given and as decided: see `studies.refit`."""
+    from regraft.board.review.prepare import manifest_of
+    from regraft.data import Decisions
+    from regraft.studies.refit import refit_images
+
+    decisions = Decisions(verdicts=verdicts, project=desk.project)
+    return refit_images(manifest_of(desk), decisions, backbone=desk.backbone, cache_dir=cache_dir).as_dict()

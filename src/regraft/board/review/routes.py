@@ -64,7 +64,10 @@ def router(site: Site, *, who: Callable[[Request], str] | None = None, refits: R
         from regraft.board.security import reviewer_of
 
         who = reviewer_of
-    review = Review(site.desk, Ledger(site.database, site.desk.project), refits or Refits(site.desk, site.cache_dir))
+    review = Review(
+        site.desk, Ledger(site.database, site.desk.project), refits or Refits(site.desk, site.cache_dir),
+        blind=site.blind,
+    )  # fmt: skip
 
     @api.get("/queue")
     def queue(
@@ -157,8 +160,16 @@ def refused(reason: str, status: int) -> JSONResponse:
 class Review:
     """One desk and its history, as the routes ask for them. Safe to call from several threads."""
 
-    def __init__(self, desk: Desk, ledger: Ledger, refits: Refits, *, clock: Callable[[], float] = time.time) -> None:
-        self.desk, self.ledger, self.refits, self.clock = desk, ledger, refits, clock
+    def __init__(
+        self,
+        desk: Desk,
+        ledger: Ledger,
+        refits: Refits,
+        *,
+        blind: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.desk, self.ledger, self.refits, self.blind, self.clock = desk, ledger, refits, blind, clock
         self.history = History(desk, ledger)
 
     def queue(self, reviewer: str, state: str, filters: Filters, after: int, limit: int, blind: bool) -> JSON:
@@ -171,14 +182,16 @@ class Review:
             left = int((fits & in_state(desk, history, "open", reviewer)).sum())
             shown, following = _page(rows, desk.positions[rows], after, limit)
             alone = state == "second"
-            items = [card(desk, history, row, reviewer, blind=blind, alone=alone) for row in shown.tolist()]
+            items = [
+                card(desk, history, row, reviewer, blind=blind or self.blind, alone=alone) for row in shown.tolist()
+            ]
         total = int((fits & desk.queued).sum()) if state == "open" else len(rows)
         return {"total": total, "left": left, "next": following, "items": items}
 
     def item(self, row: int, reviewer: str, blind: bool) -> JSON:
         """One card."""
         self.history.refresh()
-        return card(self.desk, self.history, row, reviewer, blind=blind)
+        return card(self.desk, self.history, row, reviewer, blind=blind or self.blind)
 
     def filters(self, reviewer: str) -> JSON:
         """What can be filtered by."""
@@ -200,7 +213,7 @@ class Review:
                 raise UsageError(f"a state of pairs is one of {', '.join(masks)}: {state!r} is not")
             numbers = np.flatnonzero(masks[state])
             shown, following = _page(numbers, numbers, after, limit)
-            items = [pair_card(desk, history, number, reviewer, blind=blind) for number in shown.tolist()]
+            items = [pair_card(desk, history, number, reviewer, blind=blind or self.blind) for number in shown.tolist()]
             left = int(masks["open"].sum())
         return {
             "total": len(desk.pairs) if state == "open" else len(numbers), "left": left, "next": following,
