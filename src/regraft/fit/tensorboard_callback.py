@@ -61,8 +61,8 @@ class TensorBoardCallback(Callback):
             10 * POINTS_PER_EPOCH if trainer.num_batches is None else trainer.num_batches // trainer.grad_accum_steps
         )
         self._every = max(1, steps // POINTS_PER_EPOCH)
-        if self.settings and not step:
-            self._tracker.log_settings(self.settings)
+        if self.settings:
+            (also if step else self._tracker).log_settings(self.settings)
         if not goes_on and (nodes := graph_nodes(trainer.model)):
             self._files.log_graph(nodes)
         if goes_on:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from regraft._imports import try_import
 from regraft.tracking.base import Status, Tracker
 from regraft.tracking.heard import Heard, last_steps
+from regraft.tracking.names import path_name
 from regraft.tracking.run_facts import RunFacts
 
 _AT_ONCE = 500
@@ -67,14 +68,14 @@ class Mlflow(Tracker):
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         at = int(time.time() * 1000)
         self._held += [
-            self._mlflow.entities.Metric(_name(name), float(value), at, int(step))
+            self._mlflow.entities.Metric(path_name(name), float(value), at, int(step))
             for name, value in self._heard.new(metrics, step).items()
         ]
 
     def log_settings(self, settings: Mapping[str, tuple[Any, str]]) -> None:
         """Parameters, which MLflow never changes: what it has stays. The reasons are a file."""
         entities = self._mlflow.entities
-        new = {_name(name): str(value)[:_LONGEST] for name, (value, _) in settings.items()}
+        new = {path_name(name): str(value)[:_LONGEST] for name, (value, _) in settings.items()}
         params = [entities.Param(name, value) for name, value in new.items() if name not in self._params]
         for start in range(0, len(params), _PARAMS_AT_ONCE):
             self._client.log_batch(self._id, params=params[start : start + _PARAMS_AT_ONCE])
@@ -85,15 +86,17 @@ class Mlflow(Tracker):
     def log_tags(self, tags: Mapping[str, str]) -> None:
         entities = self._mlflow.entities
         self._client.log_batch(
-            self._id, tags=[entities.RunTag(_name(name), str(value)[:_LONGEST]) for name, value in tags.items()]
+            self._id, tags=[entities.RunTag(path_name(name), str(value)[:_LONGEST]) for name, value in tags.items()]
         )
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, step: int) -> None:
-        self._log_json(f"tables/{_name(name)}.json", {"columns": list(columns), "data": [list(row) for row in rows]})
+        self._log_json(
+            f"tables/{path_name(name)}.json", {"columns": list(columns), "data": [list(row) for row in rows]}
+        )
 
     def log_image(self, name: str, picture: bytes, *, width: int, height: int, step: int) -> None:
         suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"
-        self._log_file(f"pictures/{_name(name)}{suffix}", picture)
+        self._log_file(f"pictures/{path_name(name)}{suffix}", picture)
 
     def log_histogram(self, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], *, step: int) -> None:
         rows = [[float(edges[i]), float(edges[i + 1]), int(count)] for i, count in enumerate(counts)]
@@ -105,7 +108,7 @@ class Mlflow(Tracker):
             self._client.log_artifact(self._id, str(path))
             return
         for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            within = (Path(_name(name)) / file.relative_to(path)).parent
+            within = (Path(path_name(name)) / file.relative_to(path)).parent
             self._client.log_artifact(self._id, str(file), within.as_posix())
 
     def rewind(self, step: int) -> None:
@@ -151,12 +154,6 @@ class Mlflow(Tracker):
         with tempfile.TemporaryDirectory() as aside:
             (Path(aside) / name).write_bytes(content)
             self._client.log_artifact(self._id, str(Path(aside) / name), folder or None)
-
-
-def _name(text: str) -> str:
-    """What MLflow takes as a name: letters, digits and `_-. /`, in the form of a relative path."""
-    plain = re.sub(r"[^\w\-./ ]", "_", text)[:250]
-    return "/".join(part.strip(".") or "_" for part in plain.split("/"))
 
 
 def _without_password(uri: str) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from regraft._imports import try_import
 from regraft.tracking.base import Status, Tracker
+from regraft.tracking.names import path_name
 from regraft.tracking.run_facts import RunFacts
 
 
@@ -44,7 +45,7 @@ class Trackio(Tracker):
         run.say(f"trackio: run {name} of {project}; trackio show --project {project}")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(metrics), step=int(step))
+        self._run.log({path_name(name): value for name, value in metrics.items()}, step=int(step))
 
     def log_settings(self, settings: Mapping[str, tuple[Any, str]]) -> None:
         for name, (value, _) in settings.items():
@@ -58,17 +59,17 @@ class Trackio(Tracker):
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, step: int) -> None:
         table = self._trackio.Table(columns=list(columns), data=[list(row) for row in rows])
-        self._run.log({name: table}, step=int(step))
+        self._run.log({path_name(name): table}, step=int(step))
 
     def log_image(self, name: str, picture: bytes, *, width: int, height: int, step: int) -> None:
         from PIL import Image
 
         with Image.open(io.BytesIO(picture)) as opened:
-            self._run.log({name: self._trackio.Image(opened.convert("RGB"))}, step=int(step))
+            self._run.log({path_name(name): self._trackio.Image(opened.convert("RGB"))}, step=int(step))
 
     def log_histogram(self, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], *, step: int) -> None:
         histogram = self._trackio.Histogram(np_histogram=(counts.tolist(), edges.tolist()))
-        self._run.log({name: histogram}, step=int(step))
+        self._run.log({path_name(name): histogram}, step=int(step))
 
     def log_artifact(self, name: str, path: Path) -> None:
         artifact = self._trackio.Artifact(name, type=name)

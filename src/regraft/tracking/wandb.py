@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import netrc
 import os
-import re
 import secrets
 import urllib.error
 import urllib.parse
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from regraft._imports import try_import
 from regraft.tracking.base import Status, Tracker
 from regraft.tracking.heard import Heard
+from regraft.tracking.names import path_name, word_name
 from regraft.tracking.run_facts import RunFacts
 
 _ANSWER_SECONDS = 4.0
@@ -52,7 +52,7 @@ class Wandb(Tracker):
         base_url = str(wandb.setup().settings.base_url)
         mode, why = _mode(base_url)
         given = {
-            "project": None if os.environ.get("WANDB_PROJECT") else _word(run.project),
+            "project": None if os.environ.get("WANDB_PROJECT") else word_name(run.project),
             "name": None if os.environ.get("WANDB_NAME") else run.name,
             "dir": None if os.environ.get("WANDB_DIR") else str(run.folder),
             "id": os.environ.get("WANDB_RUN_ID") or run.known.get("run_id") or secrets.token_hex(4),
@@ -76,7 +76,7 @@ class Wandb(Tracker):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         if metrics := self._heard.new(metrics, step):
-            self._run.log({**metrics, "step": int(step)})
+            self._run.log({**{path_name(name): value for name, value in metrics.items()}, "step": int(step)})
 
     def log_settings(self, settings: Mapping[str, tuple[Any, str]]) -> None:
         plain = {
@@ -95,23 +95,25 @@ class Wandb(Tracker):
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, step: int) -> None:
         table = self._wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
-        self._run.log({name: table, "step": int(step)})
+        self._run.log({path_name(name): table, "step": int(step)})
 
     def log_image(self, name: str, picture: bytes, *, width: int, height: int, step: int) -> None:
         from PIL import Image
 
         with Image.open(io.BytesIO(picture)) as opened:
-            self._run.log({name: self._wandb.Image(opened.convert("RGB")), "step": int(step)})
+            self._run.log({path_name(name): self._wandb.Image(opened.convert("RGB")), "step": int(step)})
 
     def log_histogram(self, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], *, step: int) -> None:
         histogram = self._wandb.Histogram(np_histogram=(counts.tolist(), edges.tolist()))
-        self._run.log({name: histogram, "step": int(step)})
+        self._run.log({path_name(name): histogram, "step": int(step)})
 
     def log_artifact(self, name: str, path: Path) -> None:
-        artifact = self._wandb.Artifact(_word(f"{name}-{self._run.id}"), type=_word(name))
+        path = path.resolve()
+        artifact = self._wandb.Artifact(word_name(f"{name}-{self._run.id}"), type=word_name(name))
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        for file in files:  # one by one: whole folders are announced on the terminal
-            artifact.add_file(str(file), name=file.relative_to(path if path.is_dir() else path.parent).as_posix())
+        for file in files:  # one by one: whole folders are announced on the terminal; immutable: no copies at home
+            within = file.relative_to(path if path.is_dir() else path.parent).as_posix()
+            artifact.add_file(str(file), name=within, policy="immutable")
         self._run.log_artifact(artifact)
 
     def rewind(self, step: int) -> None:
@@ -160,8 +162,3 @@ def _trouble(base_url: str) -> str:
         return f"answers {error.code}" if error.code >= 500 else ""
     except (OSError, ValueError) as error:
         return f"does not answer ({getattr(error, 'reason', error)})"
-
-
-def _word(text: str) -> str:
-    """What W&B takes as the name of a project or an artefact."""
-    return re.sub(r"[^A-Za-z0-9_.\-]", "_", text)[:120] or "_"
