@@ -21,6 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from drawn import draw_folder
+from postgres import Cluster, running
 
 SIZE = 32
 """Side of the input in tests that run the real backbone for its plumbing: 0.5 ms an image."""
@@ -39,6 +40,7 @@ def _no_foreign_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGRAFT_CACHE_DIR", str(tmp_path_factory.mktemp("stray-cache")))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.delenv("REGRAFT_DATABASE_URL", raising=False)
         yield
 
 
@@ -71,6 +73,50 @@ def cache_dir(converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     cache = borrow(converted, tmp_path / "cache")
     monkeypatch.setenv("REGRAFT_CACHE_DIR", str(cache))
     return cache
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[Cluster]:
+    """A private PostgreSQL server, started by the first test of a worker that needs it."""
+    with running() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster: Cluster) -> Iterator[str]:
+    """The address of a database of one's own on it: the tables are there, and nothing in them."""
+    with postgres_cluster.fresh(template=postgres_cluster.migrated) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from regraft.store.db import open_database
+
+    folder = tmp_path_factory.mktemp("migrated")
+    open_database(runs_dir=folder).close()
+    return folder / "regraft.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database of one's own, once of each kind: the tables are there, and nothing in them."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres_url")
+    file = tmp_path / "runs" / "regraft.db"
+    file.parent.mkdir(exist_ok=True)
+    shutil.copyfile(request.getfixturevalue("_sqlite_file"), file)  # a migration takes 20 times as long
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture
+def database(database_url: str, tmp_path: Path):
+    """The same, open."""
+    from regraft.store.db import open_database
+
+    database = open_database(database_url, runs_dir=tmp_path / "runs")
+    yield database
+    database.close()
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ def _sqlite(url: URL) -> Database:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("regraft_begin", "BEGIN"))
+        if how := connection.get_execution_options().get("regraft_begin", "BEGIN"):
+            connection.exec_driver_sql(how)
 
     return Database(engine=engine, url_shown=f"sqlite:///{file}")
 
@@ -178,10 +179,9 @@ def _bring_up_to_date(database: Database) -> None:
 
 
 def _journal_mode(database: Database, wanted: str = "") -> str:
-    with _in_words(database.url_shown), contextlib.closing(database.engine.raw_connection()) as connection:
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA journal_mode{wanted}")
-        return str((cursor.fetchone() or [""])[0])
+    outside = database.engine.execution_options(regraft_begin="")  # within a transaction it cannot be changed
+    with _in_words(database.url_shown), outside.connect() as connection:
+        return str(connection.exec_driver_sql(f"PRAGMA journal_mode{wanted}").scalar())
 
 
 def _revision(database: Database) -> str | None:

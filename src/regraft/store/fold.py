@@ -96,16 +96,24 @@ def _judged(standing: list[Decision]) -> Verdict | None:
     """The verdict on one key, from its decisions that were not undone, oldest first."""
     if not standing:
         return None
-    settled = max((n for n, event in enumerate(standing) if event.issue == "conflict"), default=0)
-    latest: dict[str, Decision] = {}
-    for event in standing[settled:]:
-        latest.pop(event.reviewer, None)  # to the end: events stay oldest first
-        latest[event.reviewer] = event
-    events = tuple(latest.values())
+    events = _counting(standing)
     last = events[-1]
     said = stand(last)
-    agreeing = sorted(event.reviewer for event in events if stand(event) == said)
+    agreeing = sorted([event.reviewer for event in events if stand(event) == said])
     return Verdict(
         item=last.item, other=last.other, action=last.action, label=last.label, given=last.given,
         reviewers=tuple(agreeing), conflict=len(agreeing) < len(events), events=events,
     )  # fmt: skip
+
+
+def _counting(standing: list[Decision]) -> tuple[Decision, ...]:
+    """Each reviewer's latest decision, oldest first; where a conflict was settled, only from there on."""
+    if len(standing) == 1:
+        return (standing[0],)
+    latest: dict[str, Decision] = {}
+    for event in standing:
+        if event.issue == "conflict":
+            latest.clear()
+        latest.pop(event.reviewer, None)  # to the end: events stay oldest first
+        latest[event.reviewer] = event
+    return tuple(latest.values())
