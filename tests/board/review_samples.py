@@ -88,6 +88,10 @@ def make_desk(
     }  # fmt: skip
     queue = np.argsort(label_score, kind="stable")
     order, controls = with_controls(suspects(queue, issues, scores), num, seed=seed)
+    prototypes = np.full((num_classes, 4), -1, np.int32)
+    for label in range(num_classes):
+        rows = np.flatnonzero(right == label)[:4]
+        prototypes[label, : len(rows)] = rows
     same = np.array([[row + step * num_classes for step in range(1, 7)] for row in range(num)]) % num
     return Desk(
         project=project, version="0123456789ab", root=root, hashes=hashes, paths=Texts.of(paths),
@@ -100,7 +104,7 @@ def make_desk(
         },
         top_labels=top.astype(np.int32), top_probs=np.take_along_axis(probs, top, axis=1).astype(np.float32),
         neighbours=same.astype(np.int32), similarity=np.linspace(0.95, 0.7, 6, dtype=np.float32)[None].repeat(num, 0),
-        prototypes=np.array([np.flatnonzero(right == k)[:4] for k in range(num_classes)], np.int32),
+        prototypes=prototypes,
         splits=np.where(np.arange(num) % 10 == 0, 3, 1).astype(np.int8),
         groups=(np.arange(num) % 3).astype(np.int32), group_names=Texts.of(["", "Gruppe A", "그룹 B"]),
         sizes=np.tile(np.array(size, np.int32), (num, 1)), order=order, controls=controls, pairs=pairs,
