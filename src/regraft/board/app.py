@@ -53,7 +53,7 @@ def create_app(site: Site, *, parts: tuple[str, ...] = PARTS) -> FastAPI:
     app = FastAPI(title="regraft", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     door = Door(
         open_keys(site.cache_dir, site.token), token=site.token,
-        default_name=os_user() if is_loopback(site.host) else "",
+        default_name=(site.reviewer or os_user()) if is_loopback(site.host) else "",
     )  # fmt: skip
     parts = tuple(name for name in parts if _exists(f"regraft.board.{name}.routes"))
     app.state.site, app.state.parts = site, parts
@@ -74,6 +74,7 @@ def create_app(site: Site, *, parts: tuple[str, ...] = PARTS) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RegraftError, _own_error)
+    app.add_exception_handler(UnicodeEncodeError, _no_text)
     app.add_middleware(
         Guard, door=door, names=allowed_names(site.host), addresses=not is_loopback(site.host), refuse=_answer
     )
@@ -126,3 +127,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _own_error(request: Request, error: Exception) -> Response:
     status = 400 if isinstance(error, DataError | UsageError) else 500
     return _answer(request, status, str(error))
+
+
+async def _no_text(request: Request, error: Exception) -> Response:
+    """JSON can carry half a character (`"\\ud800"`), which neither a database nor a page can."""
+    return _answer(request, 400, "a text holds half of a character (a lone surrogate)")

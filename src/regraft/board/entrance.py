@@ -77,10 +77,10 @@ def router(door: Door) -> APIRouter:
         return answer
 
     @routes.get("/api/session")
-    def session(request: Request) -> dict[str, str]:
-        """What a page that stayed open needs after the board was started again."""
+    def session(request: Request) -> dict[str, object]:
+        """What a page that stayed open needs after the board was started again; it gives nobody more than he has."""
         visitor = visitor_of(request)
-        return {"csrf": visitor.csrf, "reviewer": visitor.reviewer}
+        return {"inside": visitor.inside, "csrf": visitor.csrf, "reviewer": visitor.reviewer}
 
     return routes
 

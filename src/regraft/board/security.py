@@ -60,6 +60,7 @@ BODY_LIMITS = {"/api/sync": 64_000_000}
 """Bytes that a request may bring, by the beginning of its path; `MAX_BODY` elsewhere."""
 
 MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32_768
 MAX_TARGET = 8_192
 """Bytes of path and query together."""
 
@@ -68,10 +69,10 @@ BODY_SECONDS = 30.0
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 SAFE = ("GET", "HEAD")
-OPEN = ("/healthz", "/login", "/static/", "/favicon.ico")
+OPEN = ("/healthz", "/login", "/static/", "/api/session")
 """What is seen without the token."""
 
-NAMELESS = (*OPEN, "/who", "/logout", "/api/session")
+NAMELESS = (*OPEN, "/who", "/logout")
 """What is used before one has said one's name."""
 
 OWN_PROOF = ("/login", "/who", "/logout")
@@ -151,8 +152,8 @@ class Guard:
         headers, path, method = request.headers, request.url.path, request.method
         if method not in METHODS:
             raise Refusal(405, f"a request is one of {', '.join(METHODS)}")
-        if len(headers) > MAX_HEADERS:
-            raise Refusal(431, f"a request has at most {MAX_HEADERS} headers")
+        if len(headers.raw) > MAX_HEADERS or sum(len(k) + len(v) for k, v in headers.raw) > MAX_HEADER_BYTES:
+            raise Refusal(431, f"a request has at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES:,} bytes together")
         if len(request.scope.get("raw_path") or b"") + len(request.scope["query_string"]) > MAX_TARGET:
             raise Refusal(414, f"an address has at most {MAX_TARGET:,} bytes")
         self._check_host(headers)

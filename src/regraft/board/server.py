@@ -15,6 +15,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from regraft.board.security import MAX_HEADER_BYTES
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 HEADER_SECONDS = 10.0
 """A request's headers are here within this time, or the connection ends; slow ones would hold it for ever."""
 
-HEADER_BYTES = 32_768
 MAX_CONNECTIONS = 512
 IDLE_SECONDS = 20
 GRACE_SECONDS = 3
@@ -164,7 +164,7 @@ def server(app: Any, *, on_ready: Callable[[], None] = lambda: None) -> uvicorn.
         app, http=_Patience, ws="none", lifespan="off", loop="asyncio", log_config=None, access_log=False,
         server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS, backlog=128,
         timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
-        h11_max_incomplete_event_size=HEADER_BYTES,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )  # fmt: skip
     made = _Server(config)
     made.on_ready = on_ready

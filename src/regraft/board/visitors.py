@@ -56,16 +56,17 @@ class Door:
     def visitor(self, headers: Headers) -> Visitor:
         """Who sent these headers."""
         cookies = _cookies(headers)
-        name = self.keys.opened("reviewer", cookies.get(cookie_name("reviewer", headers), "")) or self.default_name
+        said = self.keys.opened("reviewer", cookies.get(cookie_name("reviewer", headers), "")) or ""
+        name = said or self.default_name
         if self.token is None:  # one key for all: whoever can connect could fetch it, and no foreign page can read it
             return Visitor(inside=True, reviewer=name, csrf=self.keys.mac("csrf", ""))
         scheme, _, presented = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.admits(presented.strip()):
-            said = _name_or_nothing(unquote(headers.get("x-regraft-reviewer", "")))
-            return Visitor(inside=True, reviewer=said or self.default_name or "token", csrf="", bearer=True)
+            called = _name_or_nothing(unquote(headers.get("x-regraft-reviewer", "")))
+            return Visitor(inside=True, reviewer=called or self.default_name or "token", csrf="", bearer=True)
         session = self.keys.opened("session", cookies.get(cookie_name("session", headers), ""))
         if session is None or not _is_current(session):
-            return Visitor(inside=False, reviewer=name, csrf="")
+            return Visitor(inside=False, reviewer=said, csrf="")
         return Visitor(inside=True, reviewer=name, csrf=self.keys.mac("csrf", session))
 
     def admits(self, token: str) -> bool:

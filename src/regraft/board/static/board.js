@@ -4,6 +4,10 @@
 (() => {
   const meta = document.querySelector('meta[name="csrf"]');
   const badge = document.getElementById("connection");
+  const session = async () => {
+    const answer = await fetch("/api/session", { headers: { Accept: "application/json" } }).catch(() => null);
+    return answer && answer.ok ? answer.json() : { inside: false };
+  };
 
   // The address that was printed ends in #token=…: a fragment is never sent to a server. Trade it for a cookie, and
   // take it out of the address and of the browser's history.
@@ -25,8 +29,7 @@
       problem.hidden = false;
     } else if (login && location.pathname !== "/login") {
       // A link from elsewhere arrives without the cookie (SameSite=Strict); asked from here it comes along.
-      const answer = await fetch("/api/session").catch(() => null);
-      if (answer && answer.ok) location.replace(next);
+      if ((await session()).inside) location.replace(next);
     }
   };
 
@@ -36,10 +39,9 @@
 
     /** Fetch it again, after the board was started anew. Returns true where that went well. */
     async refresh() {
-      const answer = await fetch("/api/session", { headers: { Accept: "application/json" } }).catch(() => null);
-      if (!answer || !answer.ok) return false;
-      meta.content = (await answer.json()).csrf;
-      return true;
+      const found = await session();
+      if (found.inside) meta.content = found.csrf;
+      return found.inside;
     },
 
     /** fetch() with the proof; a 403 is tried once more with a fresh one. Throws where the board cannot be reached. */
