@@ -77,7 +77,7 @@ def predicted(
     """Predictions of images `img{first}.png`…, every fourth of them in the test set."""
     rng = np.random.default_rng(seed)
     k = len(class_names)
-    given = labels if labels is not None else np.arange(num_images) % k
+    given = labels if labels is not None else np.arange(first, first + num_images) % k
     wrong = rng.random(num_images) > accuracy
     answer = np.where(wrong, (given + rng.integers(1, k, num_images)) % k, given)
     probs = np.full((num_images, k), 0.3 / (k - 1))

@@ -1,4 +1,4 @@
-"""The main job: demo, scan, fit, evaluate, runs."""
+"""The main job: demo, scan, fit, evaluate."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, ColumnOptions, Json, RunsDir, print_json, scanned
+from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
 from regraft.cli.tta import Tta, TtaFlip, change, num_views, print_change
 from regraft.config import FitConfig
-from regraft.errors import UsageError
 
 
 def demo(folder: Path = Path("regraft-demo"), *, json_: Json = False) -> None:
@@ -71,9 +70,13 @@ def fit(data: Path, config: Annotated[FitConfig | None, Parameter(name="*")] = N
         A folder of class folders, train/val/test folders of them, or a CSV or Parquet manifest.
     """
     from regraft.pipeline import fit as fit_
+    from regraft.store.push import after_fit
     from regraft.terminal import TerminalListener
 
-    _finish(fit_(data, config or FitConfig(), listener=TerminalListener()), json_)
+    listener = TerminalListener()
+    run = fit_(data, config or FitConfig(), listener=listener)
+    after_fit(run.path, listener.say)
+    _finish(run, json_)
 
 
 def evaluate(
@@ -130,31 +133,6 @@ def evaluate(
     print_metrics(result)
     if wanted is not None:
         print_change(wanted.num_views, changed)
-
-
-def runs(runs_dir: RunsDir = Path("runs"), *, metric: str = "macro_f1", json_: Json = False) -> None:
-    """What has been run, best first within each project.
-
-    Parameters
-    ----------
-    runs_dir
-        Folder in which runs are kept.
-    metric
-        What best means: accuracy, balanced_accuracy, macro_f1, log_loss or ece.
-    """
-    from regraft.outcome import MEASURES, ranked_runs
-    from regraft.terminal import print_table
-
-    if metric not in MEASURES:
-        raise UsageError(f"a metric is one of {', '.join(MEASURES)}: {metric!r} is not")
-    if not runs_dir.is_dir():
-        raise UsageError(f"a runs folder must exist: {str(runs_dir)!r} does not; regraft fit DATA makes one")
-    rows = ranked_runs(runs_dir, metric)
-    if json_:
-        print_json(rows)
-        return
-    header = ("run", metric, "95 % interval", "accuracy", "by", "images", "strategy", "backbone", "seconds")
-    print_table("", header, [[row[name] for name in header] for row in rows] or [["none"] + [""] * 8])
 
 
 def _finish(run: Any, json_: bool) -> None:
