@@ -184,14 +184,14 @@ class TestGroupsForAFit:
     def test_kept_sets_are_of_exactly_these_images_in_any_order(self, tmp_path):
         manifest = manifest_of(8)
         sets = np.array([0, -1, 0, 1, 1, -1, -1, -1])
-        duplicate_groups._keep_sets(tmp_path, manifest, sets)
+        duplicate_groups.keep_sets(tmp_path, manifest, sets)
         order = np.array([3, 1, 4, 0, 2, 7, 6, 5])
         assert kept_sets(tmp_path, manifest.select(order)).tolist() == sets[order].tolist()
         assert kept_sets(tmp_path, manifest.select(order[:7])) is None
 
     def test_a_damaged_file_of_sets_counts_as_none(self, tmp_path):
         manifest = manifest_of(4)
-        duplicate_groups._keep_sets(tmp_path, manifest, np.array([0, 0, -1, -1]))
+        duplicate_groups.keep_sets(tmp_path, manifest, np.array([0, 0, -1, -1]))
         (path,) = (tmp_path / "near-duplicates").iterdir()
         path.write_bytes(path.read_bytes()[:20])
         assert kept_sets(tmp_path, manifest) is None

@@ -17,8 +17,9 @@ SIGNATURES = {
         "balance, epochs, batch_size, lr, weight_decay, layer_decay, optimizer, schedule, warmup_epochs, "
         "grad_accum_steps, clip_grad, label_smoothing, mixup_alpha, cutmix_alpha, drop_path, augment, flip, "
         "cached_views, norm_statistics, model_ema, loss, sampling, patience, averaging, training_precision, "
-        "compile, time_limit, max_steps, resume, init_from, folds, repeats, test, seed, image_column, "
-        "label_column, split_column, group_column, runs_dir, project, name, exist_ok, cache_dir"
+        "compile, time_limit, max_steps, resume, init_from, track, decisions, database, keep_ambiguous, folds, "
+        "repeats, test, seed, image_column, label_column, split_column, group_column, runs_dir, project, name, "
+        "exist_ok, cache_dir"
     ),
     "ImageClassifier": "*, backbone, image_size, resize, engine, precision, metric, seed, cache_dir",
     "Predictor": "bundle, *, engine, cache_dir",

@@ -22,7 +22,7 @@ from regraft.audit.leakage import Leaks, find_leaks
 from regraft.audit.near_duplicates import NearDuplicates
 from regraft.audit.odd_images import OddImages, find_odd_images
 from regraft.audit.outliers import Outliers, find_outliers
-from regraft.data import Scan
+from regraft.data import Corrected, Scan
 from regraft.errors import DataError, UsageError
 from regraft.evaluate.calibration import fit_temperature, softmax
 from regraft.features.engines import Choice, choose
@@ -33,9 +33,11 @@ from regraft.fit.ridge import fit_ridge
 from regraft.fit.selection import Metric, check_metric
 from regraft.models.backbones import Backbone, resolve
 from regraft.progress import Listener, Stopwatch
-from regraft.studies.duplicate_groups import search_duplicates
+from regraft.studies.duplicate_groups import keep_for_all, search_duplicates
 from regraft.studies.leak_price import LeakPrice, join_groups, leak_price
+from regraft.studies.reviewed_sets import reviewed_duplicates
 from regraft.types import Features, IssueColumn, Issues, Manifest, Split
+from regraft.usable import only
 
 _EVERY = slice(1, 17, 2)
 """Of the 20 strengths, from λ down to λ/100,000, that a fit tries, these 8 are tried for an audit: each a third of the
@@ -132,7 +134,7 @@ def audit(scan: Scan, options: AuditOptions | None = None, *, listener: Listener
     """Judge every usable image by a model that has not seen its label, and by all others.
 
     Args:
-        scan: what `read` gave.
+        scan: what `read` gave; where it carries decisions, what they settled is not asked again.
         options: all options.
         listener: hears of progress.
 
@@ -153,15 +155,18 @@ def audit(scan: Scan, options: AuditOptions | None = None, *, listener: Listener
     backbone = resolve(options.backbone, cache_dir=cache_dir)
     backbone = backbone.at(dataclasses.replace(backbone.transform, policy="squash"))  # as fit's: features are shared
     choice = choose(options.engine, options.precision)
-    manifest, features = _features(scan, backbone, choice, cache_dir, listener, watch)
     with watch.stage("split"):
-        split = data_stage.split(manifest, test=options.test, seed=options.seed)
-        roles, given = _roles(manifest, split)
+        manifest, split, corrected = _images(scan, options, listener)
+    manifest, split, features = _features(scan, manifest, split, backbone, choice, cache_dir, listener, watch)
+    roles, given = _roles(manifest, split)
     listener.say(split.reason)
     search = search_duplicates(
         manifest, features, backbone, choice=choice, cache_dir=cache_dir, listener=listener, watch=watch
     )
     duplicates = search.found
+    if corrected is not None:
+        keep_for_all(cache_dir, corrected.manifest, manifest, duplicates)
+        duplicates = reviewed_duplicates(duplicates, manifest, split, corrected)
     listener.say(duplicates.calibration.reason)
     group_ids = join_groups(split.group_ids, duplicates.sets)
 
@@ -192,12 +197,34 @@ def audit(scan: Scan, options: AuditOptions | None = None, *, listener: Listener
     )  # fmt: skip
 
 
-def _features(
-    scan: Scan, backbone: Backbone, choice: Choice, cache_dir: Path, listener: Listener, watch: Stopwatch
-) -> tuple[Manifest, Features]:
-    """The labelled images that can still be read, and their features."""
-    manifest = scan.manifest.select(scan.manifest.labels >= 0)
+def _images(scan: Scan, options: AuditOptions, listener: Listener) -> tuple[Manifest, Split, Corrected | None]:
+    """The images with a label, and which of them a fit would lock away.
+
+    With decisions, all images are under their labels as corrected, test images too, and without what was left out: an
+    audit tells no score, and asks what is still wrong.
+    """
+    _check_classes(scan.manifest.select(scan.manifest.labels >= 0), scan)
+    parted = data_stage.part(scan, test=options.test, seed=options.seed, say=listener.say)
+    corrected = parted.corrected
+    if corrected is None:
+        return parted.manifest, parted.split, None
+    manifest = dataclasses.replace(corrected.manifest, labels=corrected.as_corrected)
+    manifest, split = only(manifest, parted.split, np.flatnonzero(corrected.as_corrected >= 0))
     _check_classes(manifest, scan)
+    return manifest, split, corrected
+
+
+def _features(
+    scan: Scan,
+    manifest: Manifest,
+    split: Split,
+    backbone: Backbone,
+    choice: Choice,
+    cache_dir: Path,
+    listener: Listener,
+    watch: Stopwatch,
+) -> tuple[Manifest, Split, Features]:
+    """The images that can still be read, and their features."""
     with watch.stage("extract"):
         features = extract(
             manifest, backbone, transform=backbone.transform, choice=choice, cache_dir=cache_dir,
@@ -206,10 +233,10 @@ def _features(
     if len(features.failed):
         listener.say(f"{len(features.failed):,} images changed or vanished since the scan and were left out")
         keep = np.setdiff1d(np.arange(len(manifest)), features.failed)
-        manifest = manifest.select(keep)
+        manifest, split = only(manifest, split, keep)
         features = dataclasses.replace(features, values=features.values[keep], failed=np.empty(0, np.int64))
         _check_classes(manifest, scan)
-    return manifest, features
+    return manifest, split, features
 
 
 def _check_classes(manifest: Manifest, scan: Scan) -> None:

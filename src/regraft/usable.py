@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regraft.data import Scan
 from regraft.errors import DataError
@@ -47,11 +48,16 @@ def without_failed(
             f"at least 2 classes must still be readable after the scan: {len(features.failed):,} of {len(manifest):,} "
             "images changed or vanished; run it again when the files are at rest"
         )
+    features = dataclasses.replace(features, values=features.values[keep], failed=np.empty(0, np.int64))
+    return *only(manifest, split, keep), features
+
+
+def only(manifest: Manifest, split: Split, keep: NDArray[np.int64]) -> tuple[Manifest, Split]:
+    """Some rows (sorted) of a manifest, and its split by the new row numbers."""
     renumber = np.full(len(manifest), -1, np.int64)
     renumber[keep] = np.arange(len(keep))
     parts = {name: renumber[getattr(split, name)] for name in ("development", "test")}
     split = dataclasses.replace(
         split, group_ids=split.group_ids[keep], **{name: rows[rows >= 0] for name, rows in parts.items()}
     )
-    features = dataclasses.replace(features, values=features.values[keep], failed=np.empty(0, np.int64))
-    return manifest.select(keep), split, features
+    return manifest.select(keep), split

@@ -157,7 +157,7 @@ def find_near_duplicates(
         conflicting=conflicting,
         evidence=evidence,
         sets=numbered(roots),
-        column=_column(num, pairs, similarity, conflicting, evidence, images),
+        column=pair_column(num, pairs, similarity, conflicting, evidence, images),
         calibration=calibration,
     )
 
@@ -213,7 +213,7 @@ def _of_views(
     return pair_evidence(views.features, features[views.rows], views.thumbnails, thumbnails[views.rows])
 
 
-def _column(
+def pair_column(
     num: int,
     pairs: NDArray[np.int64],
     similarity: NDArray[np.float64],
@@ -221,7 +221,16 @@ def _column(
     evidence: NDArray[np.float32],
     images: Sequence[str] | None,
 ) -> IssueColumn:
-    """Per image the pair that matters most: one with another label before one with the same."""
+    """Per image the pair that matters most: one with another label before one with the same.
+
+    Args:
+        num: N.
+        pairs: int64 (P, 2), sorted as in `NearDuplicates`.
+        similarity: (P,).
+        conflicting: (P,).
+        evidence: (P, E).
+        images: N names for the reasons.
+    """
     score = np.ones(num)
     np.minimum.at(score, pairs.ravel(), np.repeat(1 - similarity, 2))
     reasons = [""] * num

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
+from regraft.cli.options import CacheDir, ColumnOptions, Json, ReviewOptions, print_json, reviewed, scanned
 
 if TYPE_CHECKING:
     from regraft.auditing import Audit
@@ -29,6 +29,7 @@ def audit(
     test: float | Literal["auto"] = "auto",
     seed: int = 0,
     columns: ColumnOptions = None,
+    review: ReviewOptions = None,
     cache_dir: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -84,7 +85,7 @@ def audit(
 
     listener = TerminalListener()
     watch = Stopwatch(listener)
-    scan = scanned(data, columns, cache_dir, listener)
+    scan = reviewed(scanned(data, columns, cache_dir, listener), data, review, listener)
     found = audit_(scan, options, listener=listener)
     with watch.stage("report"):
         write_audit_report(report, found, title=project_name(data), command=_command(data, export))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
+from regraft.cli.options import CacheDir, ColumnOptions, Json, ReviewOptions, print_json, reviewed, scanned
 
 if TYPE_CHECKING:
     from regraft.studies.bakeoff import BakeOff
@@ -30,6 +30,7 @@ def balance(
     test: float | Literal["auto"] = "auto",
     seed: int = 0,
     columns: ColumnOptions = None,
+    review: ReviewOptions = None,
     cache_dir: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -76,7 +77,7 @@ def balance(
 
         check_picture(output)
     listener = TerminalListener()
-    scan = scanned(data, columns, cache_dir, listener)
+    scan = reviewed(scanned(data, columns, cache_dir, listener), data, review, listener)
     described, found = balance_(scan, options, listener=listener)
     if output is not None:
         from regraft.studies.bakeoff_card import draw_bakeoff

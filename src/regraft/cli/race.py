@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
+from regraft.cli.options import CacheDir, ColumnOptions, Json, ReviewOptions, print_json, reviewed, scanned
 from regraft.config import seconds_of
 from regraft.errors import UsageError
 
@@ -30,6 +30,7 @@ def race(
     test: float | Literal["auto"] = "auto",
     seed: int = 0,
     columns: ColumnOptions = None,
+    review: ReviewOptions = None,
     cache_dir: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -73,7 +74,7 @@ def race(
     from regraft.terminal import TerminalListener
 
     listener = TerminalListener()
-    found = scanned(data, columns, cache_dir, listener)
+    found = reviewed(scanned(data, columns, cache_dir, listener), data, review, listener)
     outcome = race_study(
         found, backbones=backbones, strategies=[word.strip() for word in strategies.split(",") if word.strip()],
         budget_seconds=seconds, metric=metric, delta=within / 100, image_size=image_size,

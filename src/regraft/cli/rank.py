@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from regraft.cli.options import CacheDir, ColumnOptions, Json, print_json, scanned
+from regraft.cli.options import CacheDir, ColumnOptions, Json, ReviewOptions, print_json, reviewed, scanned
 from regraft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def rank(
     test: float | Literal["auto"] = "auto",
     seed: int = 0,
     columns: ColumnOptions = None,
+    review: ReviewOptions = None,
     cache_dir: CacheDir = None,
     json_: Json = False,
 ) -> None:
@@ -78,7 +79,7 @@ def rank(
         shortlist=shortlist, engine=engine, precision=precision, test=test, seed=seed, cache_dir=cache_dir,
     )  # fmt: skip
     listener = TerminalListener()
-    found = scanned(data, columns, cache_dir, listener)
+    found = reviewed(scanned(data, columns, cache_dir, listener), data, review, listener)
     ranking = rank_(found, backbones, options, listener=listener)
     if html is not None:
         from regraft.studies.rank_card import write_rank_card

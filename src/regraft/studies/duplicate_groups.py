@@ -206,12 +206,25 @@ def _place(cache_dir: Path, manifest: Manifest) -> Path:
     return cache_dir / "near-duplicates" / f"{blake3(contents.tobytes()).hexdigest()[:32]}-{FORMAT}.safetensors"
 
 
-def keep_sets(cache_dir: Path, manifest: Manifest, sets: NDArray[np.int64], pairs: NDArray[np.int64]) -> None:
+def keep_sets(
+    cache_dir: Path, manifest: Manifest, sets: NDArray[np.int64], pairs: NDArray[np.int64] | None = None
+) -> None:
     """Keep the sets of a search of exactly these images, and the pairs (P, 2) of rows that they were made from."""
     rows = np.flatnonzero(sets >= 0)
     place = np.full(len(manifest), -1, np.int64)
     place[rows] = np.arange(len(rows))
-    kept: dict[str, NDArray[Any]] = {
-        "hashes": np.ascontiguousarray(manifest.hashes[rows]), "sets": sets[rows], "pairs": _both(place[pairs]),
-    }  # fmt: skip
+    kept: dict[str, NDArray[Any]] = {"hashes": np.ascontiguousarray(manifest.hashes[rows]), "sets": sets[rows]}
+    if pairs is not None:
+        kept["pairs"] = _both(place[pairs])
     write_bytes(_place(cache_dir, manifest), save(kept))
+
+
+def keep_for_all(cache_dir: Path, everyone: Manifest, searched: Manifest, found: NearDuplicates) -> None:
+    """Keep a search of some images for all of them too, where these were never searched: fits ask for all."""
+    if kept_sets(cache_dir, everyone) is not None:
+        return
+    rows = {key.tobytes(): row for row, key in enumerate(everyone.hashes)}
+    places = np.array([rows[key.tobytes()] for key in searched.hashes], np.int64)
+    sets = np.full(len(everyone), -1, np.int64)
+    sets[places] = found.sets
+    keep_sets(cache_dir, everyone, sets, places[found.pairs])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft.audit.near_duplicates import NearDuplicates, pair_column
 from regraft.data.corrected import Corrected
 from regraft.data.pair_verdicts import Key, connected
 from regraft.types import Manifest, Split
@@ -57,6 +59,23 @@ def reviewed_sets(
     for number, joined in enumerate(connected(kept)):
         found[joined] = number
     return found
+
+
+def reviewed_duplicates(
+    found: NearDuplicates, manifest: Manifest, split: Split, corrected: Corrected
+) -> NearDuplicates:
+    """What a search found, without the pairs that people told apart; sets and the issues column follow."""
+    rows = {key.tobytes().hex(): row for row, key in enumerate(manifest.hashes)}
+    apart = set(_as_rows(corrected.pairs.distinct, rows))
+    keep = np.array([(min(a, b), max(a, b)) not in apart for a, b in found.pairs.tolist()], np.bool_)
+    everyone = dataclasses.replace(split, development=np.arange(len(manifest)), test=np.empty(0, np.int64))
+    columns = {name: getattr(found, name)[keep] for name in ("pairs", "similarity", "conflicting", "evidence")}
+    return dataclasses.replace(
+        found,
+        **columns,
+        sets=reviewed_sets(found.sets, found.pairs, manifest, everyone, corrected),
+        column=pair_column(len(manifest), **columns, images=manifest.names),
+    )
 
 
 def _as_rows(pairs: tuple[Key, ...], rows: dict[str, int]) -> list[tuple[int, int]]:
