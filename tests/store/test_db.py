@@ -215,9 +215,14 @@ def test_writers_take_turns_and_none_loses_its_place(database):
 def test_a_block_that_raises_leaves_nothing(database):
     with database.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE mine (n INTEGER)")
-    with pytest.raises(RegraftError, match="must answer"), database.begin() as connection:
-        for value in ("1", "no_such_column"):
-            connection.exec_driver_sql(f"INSERT INTO mine VALUES ({value})")
+
+    def insert(*values: str) -> None:
+        with database.begin() as connection:
+            for value in values:
+                connection.exec_driver_sql(f"INSERT INTO mine VALUES ({value})")
+
+    with pytest.raises(RegraftError, match="must answer"):
+        insert("1", "no_such_column")
     with database.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM mine").scalar() == 0
 
@@ -239,9 +244,14 @@ def test_a_writer_that_never_ends_is_said_in_words(tmp_path, monkeypatch):
 def test_a_full_disk_is_said_in_words(tmp_path):
     database = open_database(runs_dir=tmp_path)
     filling = ["PRAGMA max_page_count = 40", "CREATE TABLE large (x)", "INSERT INTO large VALUES (zeroblob(1000000))"]
-    with pytest.raises(RegraftError, match="full"), database.begin() as connection:
-        for statement in filling:
-            connection.exec_driver_sql(statement)
+
+    def fill() -> None:
+        with database.begin() as connection:
+            for statement in filling:
+                connection.exec_driver_sql(statement)
+
+    with pytest.raises(RegraftError, match="full"):
+        fill()
     database.close()
 
 

@@ -93,6 +93,12 @@ def open_database(url: str | None = None, *, runs_dir: Path) -> Database:
     return database
 
 
+def database_file(url: str | None, runs_dir: Path) -> Path | None:
+    """The file that `open_database` would open, or None where it is no SQLite database. Raises UsageError likewise."""
+    parsed = _parsed(url or os.environ.get(URL_VARIABLE) or None, runs_dir)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+
+
 def _parsed(url: str | None, runs_dir: Path) -> URL:
     if url is None:
         return URL.create("sqlite", database=str((runs_dir / FILE_NAME).resolve()))

@@ -48,8 +48,7 @@ def normal(event: Decision) -> Decision:
     """The event as it is kept: numbers as floats, the path as it can be shown anywhere (see `printable`)."""
     if type(event.time) is type(event.duration) is float and event.path.isprintable():
         return event
-    numbers = {"time": float(event.time), "duration": float(event.duration)}
-    return replace(event, path=printable(event.path), **numbers)
+    return replace(event, time=float(event.time), duration=float(event.duration), path=printable(event.path))
 
 
 def refusal(event: Decision) -> str | None:
