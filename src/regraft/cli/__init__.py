@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("up", "What is up: addresses, since when, memory, and whether it answers."),
     "logs": ("up", "What the board and TensorBoard said."),
     "down": ("up", "End exactly what `up` started."),
+    "journal": ("journal", "What a day brought: runs, the best so far, decisions, time; and what was written down."),
     "cache": ("cache", "Look after cached features: list, verify, prune."),
 }
 """Verb to (module of this package that has a function or app of that name, its summary)."""

@@ -6,9 +6,9 @@ import re
 
 from regraft.board.journal.day import Best, DayJournal, Reviewing, RunLine, Step
 from regraft.board.runs.leaderboard import value_texts
-from regraft.evaluate.wording import MEASURES, count, duration
+from regraft.evaluate.wording import MEASURES, clipped, count, duration
+from regraft.store.journal import MAX_WORDS
 from regraft.store.run_index import RunFacts
-from regraft.types import printable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
 
@@ -51,20 +51,22 @@ def _step_words(step: Step, found: DayJournal) -> str:
         return f"{at} {_plain(step.facts.key)} is the first on these data: {_value(step.facts, found.metric)}"
     changes = "; ".join(f"{_plain(name)}: {_plain(old)} → {_plain(new)}" for name, old, new in step.changes)
     surely = "" if step.apart else " (the intervals overlap: it may be a tie)"
-    before = f"{_plain(step.before.key)} ({_value(step.before, found.metric)})"
+    before = f"{_plain(step.before.key)}, {_value(step.before, found.metric)}"
     return (
-        f"{at} {_plain(step.facts.key)} ({_value(step.facts, found.metric)}) after {before}{surely}; changed: "
+        f"{at} {_plain(step.facts.key)}, {_value(step.facts, found.metric)}, after {before}{surely}; changed: "
         f"{changes or 'no option'}"
     )
 
 
 def _runs_title(found: DayJournal) -> str:
+    if not found.runs:
+        return "none was started"
     return f"{count(len(found.runs), 'run')}, {_time(found.machine_seconds)} of machine time"
 
 
 def _run_lines(found: DayJournal) -> list[str]:
     if not found.runs:
-        return ["none was started"]
+        return []
     name = MEASURES[found.metric][0]
     lines = [f"| began | run | who | strategy | {name} | machine time |", "|---|---|---|---|---|---|"]
     return lines + [_run_line(line, found) for line in found.runs]
@@ -72,10 +74,8 @@ def _run_lines(found: DayJournal) -> list[str]:
 
 def _run_line(line: RunLine, found: DayJournal) -> str:
     run = line.facts
-    if found.metric in run.metrics:
-        value = _value(run, found.metric)
-    else:
-        value = "running" if line.running else run.state
+    without = "running" if line.running else run.state
+    value = _value(run, found.metric) if found.metric in run.metrics else without
     what = " ".join(filter(None, (run.strategy, f"on {run.backbone}" if run.backbone else "")))
     cells = (
         found.day.clock(line.began), _plain(run.key), _plain(run.who), _plain(what), value,
@@ -95,7 +95,13 @@ def _review_line(one: Reviewing, found: DayJournal) -> str:
 
 
 def _named(run: RunFacts, metric: str) -> str:
-    return f"run {_plain(run.name)}, {MEASURES[metric][0].lower()} {_value(run, metric)}"
+    return f"run {_plain(run.name)}, {measure(metric)} {_value(run, metric)}"
+
+
+def measure(metric: str) -> str:
+    """A measure's name within a sentence: `macro-F1`."""
+    title = MEASURES[metric][0]
+    return title[:1].lower() + title[1:]
 
 
 def _value(run: RunFacts, metric: str) -> str:
@@ -108,12 +114,11 @@ def _time(seconds: float) -> str:
 
 
 def _plain(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", printable(text))
+    return _SPECIAL.sub(r"\\\1", clipped(text, MAX_WORDS))
 
 
 def _indented(words: str) -> str:
     """Several lines as one entry of a list; a line of its own begins no heading, list or quote."""
     lines = [_plain(line.strip()) for line in words.split("\n")]
-    lines = [re.sub(r"^([-+=]|\d+[.)])", r"\\\1", line) if line[:1] in "-+=" else re.sub(r"^(\d+)([.)])", r"\1\\\2", line)
-             for line in lines]  # fmt: skip
+    lines = [re.sub(r"^(\d+)([.)])", r"\1\\\2", re.sub(r"^([-+=])", r"\\\1", line)) for line in lines]
     return "  \n  ".join(filter(None, lines))
