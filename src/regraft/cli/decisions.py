@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from regraft.store.db import Database
     from regraft.store.decisions import Ledger
 
+HistoryFile = Annotated[Path, Parameter(allow_leading_hyphen=True)]  # for a single -
 Project = Annotated[str | None, Parameter(help="Whose decisions; need not be said where there is one project.")]
 DatabaseUrl = Annotated[
     str | None,
@@ -33,7 +34,7 @@ decisions = App(
 
 @decisions.command(name="export")
 def decisions_export(
-    file: Path, *, project: Project = None, database: DatabaseUrl = None, runs_dir: RunsDir = Path("runs"),
+    file: HistoryFile, *, project: Project = None, database: DatabaseUrl = None, runs_dir: RunsDir = Path("runs"),
     json_: Json = False,
 ) -> None:  # fmt: skip
     """Write a project's whole history: one JSON object a line, with its number and its hash.
@@ -62,7 +63,7 @@ def decisions_export(
 
 @decisions.command(name="import")
 def decisions_import(
-    file: Path, *, project: str | None = None, database: DatabaseUrl = None, runs_dir: RunsDir = Path("runs"),
+    file: HistoryFile, *, project: str | None = None, database: DatabaseUrl = None, runs_dir: RunsDir = Path("runs"),
     json_: Json = False,
 ) -> None:  # fmt: skip
     """Take in a history that was exported, all of it or nothing; events that are known already change nothing.
@@ -94,7 +95,7 @@ def decisions_import(
 
 @decisions.command(name="verify")
 def decisions_verify(
-    file: Path | None = None, *, head: str | None = None, project: Project = None, database: DatabaseUrl = None,
+    file: HistoryFile | None = None, *, head: str | None = None, project: Project = None, database: DatabaseUrl = None,
     runs_dir: RunsDir = Path("runs"), json_: Json = False,
 ) -> None:  # fmt: skip
     """Compute every hash anew; exit code 3 where one does not fit. Prints the last hash, the head: note it elsewhere.
