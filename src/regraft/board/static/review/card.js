@@ -6,7 +6,7 @@ const ISSUES = {
   label: "label in doubt", near_duplicate: "near-duplicate", leakage: "leak between splits", outlier: "outlier",
   odd_image: "odd image", conflict: "reviewers disagree",
 };
-const NEIGHBOURS = 8;
+const NEIGHBOURS = 6;
 const PROTOTYPES = 4;
 
 /** Classes that the keys 1–9 stand for: the most probable; in blind mode, and of few classes, all in their order. */

@@ -42,11 +42,12 @@ export class ClassSearch {
   constructor() {
     this.#input.addEventListener("input", () => { this.#active = 0; this.#fill(); });
     this.#input.addEventListener("keydown", (event) => this.#key(event));
-    this.#dialog.addEventListener("close", () => this.#settle(null));
+    this.#dialog.addEventListener("close", () => this.#dialog.open || this.#settle(null)); // it may be open again by then
     this.#dialog.addEventListener("click", (event) => event.target === this.#dialog && this.#dialog.close());
   }
 
   ask(names) {
+    this.#settle(null);
     this.#names = names;
     this.#active = 0;
     this.#input.value = "";

@@ -17,10 +17,15 @@ export class Filters extends EventTarget {
     this.#form?.addEventListener("change", () => this.#changed());
     this.#form?.addEventListener("submit", (event) => { event.preventDefault(); this.#changed(); });
     this.#form?.addEventListener("reset", () => setTimeout(() => this.#changed()));
-    this.#blind?.setAttribute("aria-pressed", String(setting("blind", false)));
-    this.#blind?.addEventListener("click", () => {
+    if (this.#blind) this.#blind.disabled = this.alwaysBlind;
+    this.#blind?.setAttribute("aria-pressed", String(this.blind));
+    const box = this.#form?.closest("details");
+    box?.addEventListener("keydown", (event) => event.key === "Escape" && this.#close(box));
+    document.addEventListener("pointerdown", (event) => box?.open && !box.contains(event.target) && box.removeAttribute("open"));
+    this.#blind?.addEventListener("click", (event) => {
+      if (event.detail > 0) byId("stage").focus({ preventScroll: true });
       keepSetting("blind", !setting("blind", false));
-      this.#blind.setAttribute("aria-pressed", String(setting("blind", false)));
+      this.#blind.setAttribute("aria-pressed", String(this.blind));
       this.dispatchEvent(new Event("change"));
     });
     addEventListener("popstate", () => { this.#fromAddress(); this.dispatchEvent(new Event("change")); });
@@ -42,19 +47,33 @@ export class Filters extends EventTarget {
     })));
     for (const field of ["split", "group", "pair"]) {
       const select = this.#form?.elements[field];
-      if (select?.options.length === 1) select.closest("label").hidden = true;
+      if (select && (select.options.length === 1 || (field === "pair" && this.alwaysBlind))) select.closest("label").hidden = true;
     }
     this.#fromAddress();
   }
 
   get query() {
     const chosen = Object.fromEntries(FIELDS.map((field) => [field, this.#form?.elements[field]?.value ?? ""]));
-    return { ...chosen, state: chosen.state || "open", blind: this.#blind && setting("blind", false) ? 1 : "", ...this.#fixed };
+    return { ...chosen, state: chosen.state || "open", blind: this.blind ? 1 : "", ...this.#fixed };
+  }
+
+  /** The board was started so: nobody is shown a suggestion, whatever the page asks for. */
+  get alwaysBlind() {
+    return byId("review").dataset.blind === "always";
+  }
+
+  get blind() {
+    return this.alwaysBlind || (Boolean(this.#blind) && setting("blind", false));
   }
 
   /** How many filters narrow the queue. */
   get active() {
     return FIELDS.filter((field) => !(field in this.#fixed) && this.#form?.elements[field]?.value).length;
+  }
+
+  #close(box) {
+    box.removeAttribute("open");
+    byId("stage").focus({ preventScroll: true });
   }
 
   #changed() {

@@ -24,6 +24,10 @@ export class Grid {
   /** Fill the list of pairs and show the one of the address, or the most frequent one. */
   async start() {
     const pairs = this.#page.filters.offered.pairs;
+    if (this.#page.filters.alwaysBlind) {
+      byId("grid-words").textContent = "This review is blind: a grid would name the suggestion.";
+      return;
+    }
     byId("pair").append(...pairs.map(({ given, suggested, count: number }) => h("option", { value: `${given}>${suggested}` },
       `\u2068${given}\u2069 → \u2068${suggested}\u2069 (${number.toLocaleString("en")})`)));
     const asked = new URLSearchParams(location.search).get("pair");
@@ -52,6 +56,7 @@ export class Grid {
   async #fetch() {
     try {
       const page = await get("queue", { state: "open", pair: byId("pair").value, after: this.#next, limit: PAGE });
+      this.#list.append(...page.items.map((card, i) => tile(card, this.#cards.length + i)));
       this.#cards.push(...page.items);
       this.#next = page.next;
     } catch (error) {
@@ -63,7 +68,7 @@ export class Grid {
 
   #draw() {
     const [card] = this.#cards;
-    this.#list.replaceChildren(...this.#cards.map((one, i) => this.#tile(one, i)));
+    this.#cards.forEach((one, i) => this.#mark(this.#list.children[i], one, i));
     byId("grid-more").hidden = this.#next === null;
     byId("accept-label").replaceChildren(card ? name(card.suggested ?? "") : "");
     byId("keep-label").replaceChildren(card ? name(card.given) : "");
@@ -72,16 +77,16 @@ export class Grid {
     for (const button of document.querySelectorAll("[data-needs]")) button.disabled = !this.#selected.size;
   }
 
-  #tile(card, i) {
+  #mark(element, card, i) {
     const mine = this.#page.decisions.mine(card);
     const selected = this.#selected.has(card.id);
     const words = mine ? inWords({ ...mine, given: card.given }) : selected ? "selected" : "";
-    return h("li", { role: "option", id: `tile-${i}`, tabindex: i === this.#active ? "0" : "-1", "aria-selected": String(selected), class: "pick",
-      data: { index: i, status: mine?.status ?? "" }, "aria-label": `${card.path}${card.split === "test" ? ", test image" : ""}${words ? `, ${words}` : ""}` },
-    h("img", { src: thumb(card.id, 256), alt: "", loading: i < 40 ? "eager" : "lazy", decoding: "async", draggable: "false" }),
-    h("span", { class: "tick", "aria-hidden": "true" }, selected ? "✓" : ""),
-    card.split === "test" && h("span", { class: "mark test" }, "Test"),
-    h("span", { class: "said" }, mine ? [inWords({ ...mine, given: "" }), mine.status === "waiting" ? " · waiting" : ""] : ""));
+    element.tabIndex = i === this.#active ? 0 : -1;
+    element.setAttribute("aria-selected", String(selected));
+    element.setAttribute("aria-label", `${card.path}${card.split === "test" ? ", test image" : ""}${words ? `, ${words}` : ""}`);
+    element.dataset.status = mine?.status ?? "";
+    element.querySelector(".tick").textContent = selected ? "✓" : "";
+    element.querySelector(".said").textContent = mine ? `${inWords({ ...mine, given: "" })}${mine.status === "waiting" ? " · waiting" : ""}` : "";
   }
 
   #click(event) {
@@ -171,3 +176,9 @@ export class Grid {
     this.#draw();
   }
 }
+
+const tile = (card, i) => h("li", { role: "option", id: `tile-${i}`, class: "pick", data: { index: i } },
+  h("img", { src: thumb(card.id, 256), alt: "", loading: i < 40 ? "eager" : "lazy", decoding: "async", draggable: "false" }),
+  h("span", { class: "tick", "aria-hidden": "true" }),
+  card.split === "test" && h("span", { class: "mark test" }, "Test"),
+  h("span", { class: "said" }));
