@@ -8,8 +8,8 @@ falls into two strata:
                    and no less often than what was passed over; in between by the audit's probabilities, scaled by how
                    often these were right so far
 
-The limits of both are Wilson's, put together by MOVER (Zou & Donner 2008: each stratum brings the distance from its
-estimate to its own limit).
+Each stratum has its own limits, exact ones where controls are few; MOVER puts them together (Zou & Donner 2008: each
+brings the distance from its estimate to its own limit).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regraft.board.review.desk import Desk
+from regraft.board.review.exact import exact
 from regraft.board.review.history import CODES, SKIP, History
 from regraft.evaluate.proportions import wilson
 from regraft.types import JSON, Interval
@@ -147,13 +148,13 @@ def error_rate(
     if not asked or not num_images or (left and not recent[1]):
         return None
     rate = missed / asked
-    low, high = wilson(rate, asked, level)
+    low, high = exact(missed, asked, level)
     strata = [(passed_over, rate, low, high)]
     if left:
         upper = recent[0] / recent[1]
         scaled = expected * found / expected_seen / left if expected_seen > 0 else upper
         likely = min(max(scaled, min(rate, upper)), max(rate, upper))
-        top = wilson(upper, recent[1], level)[1]
+        top = exact(*recent, level)[1]
         strata.append((left, likely, min(low, likely), max(top, likely)))
     estimate = wrong + sum(size * likely for size, likely, _, _ in strata)
     below = sqrt(sum((size * (likely - low)) ** 2 for size, likely, low, _ in strata))
