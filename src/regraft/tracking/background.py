@@ -61,7 +61,7 @@ class Background(Tracker):
         self._status: Status = "finished"
         self._trouble_said = False
         self._busy_since: float | None = None
-        self._told = self._lost = self._failed_in_a_row = 0
+        self._told = self._sent = self._failed_in_a_row = 0  # the first is the caller's, the others the thread's
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
         self._thread.start()
 
@@ -71,7 +71,7 @@ class Background(Tracker):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         if len(self._waiting) >= self._most:
-            self._lost += 1
+            self._told += 1
             self._trouble("does not keep up", f"{len(self._waiting):,} calls wait")
             self._speak()
             return
@@ -116,10 +116,9 @@ class Background(Tracker):
     def wait(self, seconds: float) -> None:
         """After `end`: until all is sent, or the time is over."""
         self._done.wait(max(0.0, seconds))
-        unsent = self._lost + len(self._waiting) + (not self._done.is_set())
-        if unsent:
+        if unsent := self._told + 1 - self._sent:  # the last call says that nothing more will come
             self.say(
-                f"{self.name}: {unsent:,} of {self._told + self._lost + 1:,} calls were not sent"
+                f"{self.name}: {unsent:,} of {self._told + 1:,} calls were not sent"
                 + ("" if self._done.is_set() else " in time")
                 + f"; all is in {self._kept}"
             )
@@ -157,14 +156,15 @@ class Background(Tracker):
             last = self._ending.is_set()  # asked before the queue is emptied: nothing comes after it
             while self._waiting and not self._has_given_up():
                 call = self._waiting.popleft()
-                self._lost += self._tried(lambda call=call: call(tracker) or True) is None  # type: ignore[misc]
+                if self._tried(lambda call=call: call(tracker) or True):  # type: ignore[misc]
+                    self._sent += 1
             if not self._has_given_up():
                 self._tried(tracker.flush)
             if last:
                 break
             self._ending.wait(EVERY_SECONDS)
-        if not self._has_given_up():
-            self._lost += self._tried(lambda: tracker.close(self._status) or True) is None  # type: ignore[func-returns-value]
+        if not self._has_given_up() and self._tried(lambda: tracker.close(self._status) or True):  # type: ignore[func-returns-value]
+            self._sent += 1
 
     def _tried(self, call: Callable[[], _Answer]) -> _Answer | None:
         """What it gives, in the end; None where it failed again and again, and the next call has its turn."""
