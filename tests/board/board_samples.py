@@ -7,17 +7,22 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
 from PIL import Image
 from starlette.testclient import TestClient
 
+from regraft.board.security import reviewer_of
 from regraft.board.site import Site
 from regraft.store.db import open_database
 
+PAGE = {"accept": "text/html"}
 TOKEN = "a-token-of-the-tests-0123456789"
 
 HOSTILE_NAMES = (
@@ -114,3 +119,59 @@ def running(site: Site, *, parts: tuple[str, ...] = ("runs", "journal")) -> Iter
         finally:
             made.should_exit = True
             thread.join(10)
+
+
+def with_probe(site: Site) -> tuple[TestClient, FastAPI]:
+    """A board with a route that takes a body, one that fails, and one that says who asks."""
+    client = client_of(site)
+    app: FastAPI = client.app  # type: ignore[assignment]
+
+    @app.post("/api/probe")
+    async def probe(request: Request) -> dict[str, int]:
+        return {"bytes": len(await request.body())}
+
+    @app.post("/api/fields")
+    def fields(sent: dict[str, str]) -> dict[str, int]:
+        return {"bytes": sum(len(value.encode()) for value in sent.values())}
+
+    @app.get("/fail")
+    def fail() -> None:
+        raise RuntimeError("the inside of the board")
+
+    @app.get("/api/me")
+    def me(request: Request) -> dict[str, str]:
+        return {"reviewer": reviewer_of(request)}
+
+    return client, app
+
+
+def api_routes(routes: Any) -> Iterator[APIRoute]:
+    """All routes, also those of included routers."""
+    for route in routes:
+        inner = getattr(getattr(route, "original_router", None), "routes", None) or getattr(route, "routes", None)
+        if isinstance(route, APIRoute):
+            yield route
+        elif inner:
+            yield from api_routes(inner)
+
+
+class Elements(HTMLParser):
+    """What a browser would make elements and attributes of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def harmless(text: str) -> None:
+    """Fails where a page holds an element or attribute that is not the templates' own."""
+    for tag, attributes in Elements(text).seen:
+        assert tag not in ("svg", "img", "iframe", "object") or "onload" not in attributes
+        assert tag != "script" or (attributes.get("src") or "").startswith("/static/")
+        assert tag != "img" or (attributes.get("src") or "").startswith(("/static/", "/pictures/"))
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+        assert not (attributes.get("href") or "").startswith("javascript:")

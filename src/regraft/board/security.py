@@ -130,7 +130,7 @@ class Guard:
         try:
             self._admit(request)
             limit = next((most for path, most in BODY_LIMITS.items() if scope["path"].startswith(path)), MAX_BODY)
-            if int(request.headers.get("content-length") or 0) > limit:
+            if _length(request.headers) > limit:
                 raise Refusal(413, f"a request may bring {limit:,} bytes")
             await self.app(scope, _bounded(receive, limit), answer)
             return
@@ -266,6 +266,13 @@ def _check_origin(headers: Headers, path: str, method: str) -> None:
         port = ":443" if parts.scheme == "https" else ":80"
         if parts.netloc.lower().removesuffix(port) != headers.get("host", "").lower().removesuffix(port):
             raise Refusal(403, "Other sites' pages cannot use the board.")
+
+
+def _length(headers: Headers) -> int:
+    text = headers.get("content-length", "0")
+    if not (text.isascii() and text.isdigit()):
+        raise Refusal(400, "Content-Length is a number")
+    return int(text) if len(text) < 20 else 10**20
 
 
 def _begins(path: str, beginnings: tuple[str, ...]) -> bool:
