@@ -232,7 +232,7 @@ def test_a_writer_that_never_ends_is_said_in_words(tmp_path, monkeypatch):
     database = open_database(runs_dir=tmp_path)
     other = sqlite3.connect(tmp_path / "regraft.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    locked = pytest.raises(RegraftError, match=r"must answer: sqlite:///.*\(database is locked\); nothing was written")
+    locked = pytest.raises(RegraftError, match=r"must answer: sqlite:///.*\(database is locked\); try again")
     with locked, database.begin():
         pass
     with database.connect() as connection:  # readers go on

@@ -88,9 +88,10 @@ def test_through_pipes(filled, database_url, tmp_path):
     out = stranger("decisions", "export", "-", "--database", database_url)
     assert (out.code, out.err) == (0, "")
     assert out.out.encode() == exported(filled)
-    done = stranger("decisions", "import", "-", cwd=tmp_path, stdin=out.out.encode())
+    (tmp_path / "elsewhere").mkdir()
+    done = stranger("decisions", "import", "-", cwd=tmp_path / "elsewhere", stdin=out.out.encode())
     assert done.out == "4 new events of 'photos', 0 were known\n"
-    assert (tmp_path / "runs" / "regraft.db").is_file()
+    assert (tmp_path / "elsewhere" / "runs" / "regraft.db").is_file()
 
 
 def test_a_head_noted_down_shows_what_was_cut_off(filled, database_url, cli, tmp_path):

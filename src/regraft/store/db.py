@@ -53,7 +53,8 @@ class Database:
         """A write transaction: committed when the block ends, rolled back when it raises.
 
         Raises:
-            RegraftError: the database does not answer, is full, or another writer held it for 30 s; nothing is written.
+            RegraftError: the database does not answer, is full, or another writer held it for 30 s. Nothing is written,
+                unless the connection broke in the very commit: then nobody knows.
         """
         with _in_words(self.url_shown), self.engine.execution_options(regraft_begin="BEGIN IMMEDIATE").begin() as one:
             yield one
@@ -231,7 +232,7 @@ def _in_words(url_shown: str) -> Iterator[None]:
         first = (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
         if "not a database" in first:
             raise DataError(f"a database must be one of regraft's: {url_shown} is none ({first})") from error
-        raise RegraftError(f"the database must answer: {url_shown} does not ({first}); nothing was written") from error
+        raise RegraftError(f"the database must answer: {url_shown} does not ({first}); try again") from error
     except sa.exc.TimeoutError as error:
         raise RegraftError(
             f"the database must answer: {url_shown} has no connection free; nothing was written"

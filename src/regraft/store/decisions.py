@@ -28,7 +28,7 @@ _SERVER_FIELDS = ("time", "project", "path", "given", "suggested", "scores")
 _CLIENT_FIELDS = tuple(name for name in EVENT_FIELDS if name not in _SERVER_FIELDS)
 """What must be the same when an event is sent again; the server may meanwhile have found a better path or score."""
 
-_IDS_A_QUERY = 1000
+_IDS_A_QUERY = 500  # older SQLite takes 999 values a statement
 _ROWS_A_READ = 20_000
 _SCORES = EVENT_FIELDS.index("scores")
 _REPEATED = tuple(

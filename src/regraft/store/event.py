@@ -93,7 +93,7 @@ def _scores_malformed(scores: object) -> str | None:
             return f"scores must be named by text that can be shown: {_short(name)} is not"
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             return f"scores must be finite numbers: {name} is {_short(value)}"
-    if len(_dump(scores)) > MAX_SCORES_CHARS:
+    if scores and len(_dump(scores)) > MAX_SCORES_CHARS:
         return f"scores may hold {MAX_SCORES_CHARS:,} characters as JSON: these have {len(_dump(scores)):,}"
     return None
 
@@ -138,7 +138,7 @@ def chained(previous: str, event: Decision) -> str:
 
 def scores_text(scores: JSON) -> str:
     """Scores as they are kept in the database."""
-    return _dump(scores)
+    return _dump(scores) if scores else "{}"
 
 
 def _short(value: object) -> str:
