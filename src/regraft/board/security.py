@@ -56,8 +56,9 @@ HEADERS = {
 """On every answer that does not say otherwise."""
 
 MAX_BODY = 2_000_000
-BODY_LIMITS = {"/api/sync": 64_000_000}
-"""Bytes that a request may bring, by the beginning of its path; `MAX_BODY` elsewhere."""
+BODY_LIMITS = {"/api/sync/runs": 2 << 30, "/api/sync/": 16_000_000}
+"""Bytes that a request may bring, by the beginning of its path (the first that fits); `MAX_BODY` elsewhere. Runs go to
+the disk as they come."""
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32_768
