@@ -13,9 +13,9 @@ from regraft.predictions import write_predictions
 from regraft.types import Predictions
 
 CLASSES = ("ant", "bee", "cat")
-HOSTILE = '<img src=x onerror=alert(1)> & "quotes" {{ 7 * 7 }}'
+HOSTILE = '<img src=x onerror=alert(1)> & "quotes" {{ site }}'
 """A name that a page must show and never obey; it cannot be a folder's."""
-HOSTILE_FOLDER = "{{ 7 * 7 }} & 'it' #%41 ü 日本"
+HOSTILE_FOLDER = "{{ site }} & 'it' #ü 日本"
 
 
 def write_run(

@@ -125,8 +125,12 @@ def server_of(environ: dict[str, str] | None = None, *, timeout: float = TIMEOUT
     url = values.get(URL, "").strip()
     if not url:
         return None
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+    except ValueError:
+        usable = False
+    if not usable:  # it may hold a password: it is not repeated
         raise UsageError(f"{URL} must read http://HOST:PORT or https://HOST: this one does not")
     token = values.get(TOKEN, "").strip()
     if parts.fragment.startswith("token="):  # the address that `regraft up` prints, pasted whole

@@ -105,11 +105,9 @@ def router(site: Site) -> APIRouter:
     def show_run(request: Request, project: str, name: str) -> HTMLResponse:
         facts = found(project, name)
         folder, everything = index.folder(facts), index.refresh()
-        of_project = [run for run in everything if run.project == facts.project]
-        group, members = next(
-            (g, members) for g, members in leaderboard.grouped(of_project or [facts]).items()
-            if facts.key in {run.key for run in members} or not of_project
-        )  # fmt: skip
+        mates = {run.key: run for run in everything if run.project == facts.project} | {facts.key: facts}
+        groups = leaderboard.grouped(list(mates.values()))
+        group, members = next(item for item in groups.items() if facts in item[1])
         leader = leaderboard.best_first(members, "macro_f1")[0]
         return render(
             request, "runs_run.html.jinja", facts=facts, running=facts.is_running(time.time()),
@@ -118,7 +116,8 @@ def router(site: Site) -> APIRouter:
             environment=run_page.environment(folder), files=run_page.files(folder, facts),
             data=run_page.data_source(folder), origin=run_page.origin(folder),
             parents=run_page.parents(facts, everything, site.runs_dir), base=leaderboard.run_address(project, name),
-            marks=annotations.of(project, name), leader=leader if leader.key != facts.key and leader.metrics and facts.metrics else None,
+            marks=annotations.of(project, name),
+            leader=leader if leader is not facts and leader.metrics and facts.metrics else None,
             group=View(project=facts.project, group=leaderboard.group_id(group)).address(),
         )  # fmt: skip
 
