@@ -184,5 +184,5 @@ def _words(corrected: Corrected, found: Evaluated, second: dict[str, Interval], 
     return (
         f"As corrected by reviewers ({', '.join(change for change in changes if change)}) its macro-F1 is {after} on "
         f"{some(num_images, 'image')}, where it is {given} as given. Labels that were changed because a model doubted "
-        "them lean towards models: trust the second number for what was seen in the pictures alone."
+        "them lean towards models: the second score is as good as what people saw in the pictures."
     )
