@@ -6,7 +6,8 @@ people decide is history.py's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from regraft.board.review.texts import Texts
 from regraft.types import printable
 
+_HASH = re.compile("[0-9a-f]{64}")
 SPLITS = ("", "train", "val", "test")
 TEST = SPLITS.index("test")
 
@@ -139,12 +141,9 @@ class Desk:
 
     def row_of(self, hash: str) -> int | None:
         """The row of an image, or None where it is not among these."""
-        try:
-            key = np.frombuffer(bytes.fromhex(hash), np.uint8) if len(hash) == 64 else None
-        except ValueError:
-            key = None
-        if key is None or len(key) != 32:  # fromhex allows spaces
+        if not _HASH.fullmatch(hash):
             return None
+        key = np.frombuffer(bytes.fromhex(hash), np.uint8)
         keys, rows = self._index
         wanted = int.from_bytes(key[:8].tobytes(), "big")
         at = int(np.searchsorted(keys, np.uint64(wanted)))
@@ -153,6 +152,17 @@ class Desk:
                 return int(rows[at])
             at += 1
         return None
+
+    def rows_of(self, hashes: Sequence[str]) -> dict[str, int | None]:
+        """`row_of` of many at once: alone, one takes 10 µs, and a history can hold 100,000."""
+        keys, rows = self._index
+        known = [name for name in hashes if _HASH.fullmatch(name)] if len(rows) else []
+        wanted = np.frombuffer(bytes.fromhex("".join(known)), np.uint8).reshape(-1, 32)
+        at = np.searchsorted(keys, np.ascontiguousarray(wanted[:, :8]).view(">u8").reshape(-1).astype(np.uint64))
+        at = np.minimum(at, len(rows) - 1)
+        equal = (self.hashes[rows[at]] == wanted).all(axis=1)
+        found: dict[str, int | None] = dict(zip(known, rows[at].tolist(), strict=True))
+        return found | {known[n]: self.row_of(known[n]) for n in np.flatnonzero(~equal).tolist()}
 
     @cached_property
     def _index(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -60,6 +60,7 @@ class History:
         self._skips: defaultdict[int, dict[str, Decision]] = defaultdict(dict)
         self._pair_numbers = {(int(a), int(b)): number for number, (a, b) in enumerate(np.sort(desk.pairs, axis=1))}
         self._gone: dict[str, Decision] = {}
+        self._rows: dict[str, int | None] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -68,6 +69,7 @@ class History:
             fresh = self.ledger.events(self.seq)
             if not fresh:
                 return
+            self._rows |= self.desk.rows_of([event.item for _, event in fresh])
             touched: dict[Key, None] = {}
             for seq, event in fresh:
                 self._take(seq, event, touched)
@@ -153,7 +155,7 @@ class History:
             return
         if event.batch:
             self._batches.add(event.batch)
-        row = self.desk.row_of(event.item)
+        row = self._rows[event.item]
         if row is None:
             self._gone[event.path] = event
         elif not event.other:
@@ -167,7 +169,7 @@ class History:
         """Forget the skips that an undo takes back, and return them."""
         if undo.supersedes:
             target = self._events.get(undo.supersedes)
-            row = None if target is None else self.desk.row_of(target[1].item)
+            row = None if target is None else self._rows[target[1].item]
             rows = [] if row is None else [row]
         else:
             rows = list(self._skips)
@@ -179,7 +181,7 @@ class History:
         return found
 
     def _apply(self, item: str) -> None:
-        row = self.desk.row_of(item)
+        row = self._rows.get(item)
         if row is None:
             return
         verdict = self.verdict(item)
