@@ -27,7 +27,8 @@ sys.path.insert(0, sys.argv[1])
 from review_samples import sample_desk, sample_site
 from regraft.board.server import serve
 folder, port = Path(sys.argv[2]), int(sys.argv[3])
-serve(sample_site(folder, sample_desk(folder, 48, size=(48, 64)), port=port), on_ready=lambda: print("ready", flush=True))
+site = sample_site(folder, sample_desk(folder, 48, size=(48, 64)), port=port)
+serve(site, on_ready=lambda: print("ready", flush=True))
 """
 
 

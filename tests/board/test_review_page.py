@@ -425,7 +425,7 @@ def test_names_of_any_script_stand_apart_and_are_never_markup(seat: Seat, site: 
             const found = [];
             while (walker.nextNode()) {
                 const node = walker.currentNode;
-                if (names.some(name => node.data.trim() === name) && !node.parentElement.closest('bdi')) found.push(node.data);
+                if (names.includes(node.data.trim()) && !node.parentElement.closest('bdi')) found.push(node.data);
             }
             return found;
         }""",
