@@ -276,6 +276,19 @@ def test_undo_in_the_ledger(ledger):
     assert list(ledger.verdicts()) == [(item_of(2), "")]
 
 
+def test_undo_of_a_batch_in_the_ledger(ledger):
+    batch = name_of(99)
+    undo = event(9, action="undo", batch=batch)
+    for before in ([], [event(2, reviewer="Bo", batch=batch)]):
+        ledger.append(before)
+        with pytest.raises(DataError, match="a batch of one's own"):
+            ledger.append([undo])
+    assert ledger.append([event(3, batch=batch), undo]).accepted == names(3, 9)
+    assert ledger.append([event(4, batch=batch)]).accepted
+    assert ledger.append([event(10, action="undo", batch=batch)]).accepted
+    assert list(ledger.verdicts()) == [(item_of(2), "")]
+
+
 def test_verdicts_follow_the_history_in_pieces(ledger, monkeypatch):
     monkeypatch.setattr(decisions, "_ROWS_A_READ", 3)
     history = [

@@ -7,20 +7,17 @@ events are on the disk.
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
 from regraft.errors import DataError
 from regraft.store.db import Database
-from regraft.store.event import GENESIS, chained, normal, refusal, scores_text
+from regraft.store.event import GENESIS, chained, normal, refusal
 from regraft.store.fold import Folding, Key
+from regraft.store.rows import COLUMNS, collector_paused, decision_of, row_of
 from regraft.store.tables import DECISIONS, EVENT_FIELDS
 from regraft.types import Decision, Verdict
 
@@ -30,13 +27,6 @@ _CLIENT_FIELDS = tuple(name for name in EVENT_FIELDS if name not in _SERVER_FIEL
 
 _IDS_A_QUERY = 500  # older SQLite takes 999 values a statement
 _ROWS_A_READ = 20_000
-_SCORES = EVENT_FIELDS.index("scores")
-_REPEATED = tuple(
-    EVENT_FIELDS.index(name)
-    for name in ("project", "reviewer", "session", "issue", "given", "suggested", "action", "label")
-)
-_FILL = tuple(Decision.__dict__[name].__set__ for name in EVENT_FIELDS)
-_COLUMNS = [DECISIONS.c[name] for name in EVENT_FIELDS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,28 +104,13 @@ class Ledger:
         _raise_unless(partial, refused)
         with self.database.begin() as connection:
             self._take_turn(connection)
-            known = self._look_up(connection, list(fresh))
-            again = [name for name in fresh if name in known]
-            for name in again:
-                if (reason := _differs(known[name], fresh[name])) is not None:
-                    refused[name] = reason
-            targets = {event.supersedes for event in fresh.values() if event.supersedes}
-            before = known | self._look_up(connection, sorted(targets - known.keys()))
-            new = []
-            for name, event in fresh.items():
-                if name in known:
-                    continue
-                if (reason := _vain_undo(event, before)) is not None:
-                    refused[name] = reason
-                    continue
-                before[name] = event
-                new.append(event)
+            known, new = self._sorted_out(connection, fresh, refused)
             _raise_unless(partial, refused)
             if new:
                 connection.execute(DECISIONS.insert(), self._rows(connection, new))
         return Appended(
             accepted=tuple(event.event_id for event in new),
-            known=tuple(name for name in again if name not in refused),
+            known=tuple(known),
             refused=tuple(Refused(event_id=name, reason=reason) for name, reason in refused.items()),
         )
 
@@ -147,7 +122,7 @@ class Ledger:
         """The same one by one, as `(seq, previous, chain, event)`; read in pieces, so that memory stays small."""
         words: dict[str, str] = {}  # a class or a reviewer is one string in memory, however often it is named
         query = (
-            sa.select(DECISIONS.c.seq, DECISIONS.c.previous, DECISIONS.c.chain, *_COLUMNS)
+            sa.select(DECISIONS.c.seq, DECISIONS.c.previous, DECISIONS.c.chain, *COLUMNS)
             .where(DECISIONS.c.project == self.project, DECISIONS.c.seq > sa.bindparam("after"))
             .order_by(DECISIONS.c.seq)
             .limit(_ROWS_A_READ)
@@ -156,7 +131,7 @@ class Ledger:
             with self.database.connect() as connection:
                 rows = connection.execute(query, {"after": after_seq}).all()
             for seq, previous, chain, *values in rows:
-                yield seq, previous, chain, _event(values, words)
+                yield seq, previous, chain, decision_of(values, words)
             if len(rows) < _ROWS_A_READ:
                 return
             after_seq = rows[-1][0]
@@ -179,7 +154,7 @@ class Ledger:
 
     def verdicts(self) -> dict[Key, Verdict]:
         """What the history says now (see `regraft.store.fold`); reads only what was added since the last call."""
-        with self._lock, _collector_paused():
+        with self._lock, collector_paused():
             new = self.events(self._folded)
             if new:
                 self._folding.add(event for _, event in new)
@@ -199,14 +174,53 @@ class Ledger:
         name = sa.func.hashtextextended(f"regraft decisions {self.project}", 0)
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(name)))
 
+    def _sorted_out(
+        self, connection: sa.Connection, fresh: dict[str, Decision], refused: dict[str, str]
+    ) -> tuple[list[str], list[Decision]]:
+        """The ids that are known already, and the events to be written; what the history forbids goes to `refused`."""
+        before = self._look_up(
+            connection, [*fresh, *{event.supersedes for event in fresh.values() if event.supersedes}]
+        )
+        batches = self._batches(connection, [event for event in fresh.values() if event.action == "undo"])
+        written = dict(before)
+        known: list[str] = []
+        new: list[Decision] = []
+        for name, event in fresh.items():
+            if name in before:
+                reason = _differs(before[name], event)
+            else:
+                reason = _vain_undo(event, written, batches) if event.action == "undo" else None
+            if reason is not None:
+                refused[name] = reason
+            elif name in before:
+                known.append(name)
+            else:
+                new.append(event)
+                written[name] = event
+                if event.action != "undo":
+                    batches.add((event.reviewer, event.batch))
+        return known, new
+
+    def _batches(self, connection: sa.Connection, undoes: list[Decision]) -> set[tuple[str, str]]:
+        """Of the batches that are to be undone, those that are in the history, each with its reviewer."""
+        wanted = {(undo.reviewer, undo.batch) for undo in undoes if undo.batch}
+        query = (
+            sa.select(sa.literal(1)).where(DECISIONS.c.project == self.project, DECISIONS.c.action != "undo").limit(1)
+        )
+        return {
+            (reviewer, batch)
+            for reviewer, batch in wanted
+            if connection.execute(query.where(DECISIONS.c.reviewer == reviewer, DECISIONS.c.batch == batch)).first()
+        }
+
     def _look_up(self, connection: sa.Connection, names: list[str]) -> dict[str, Decision]:
         found: dict[str, Decision] = {}
-        query = sa.select(*_COLUMNS).where(
+        query = sa.select(*COLUMNS).where(
             DECISIONS.c.project == self.project, DECISIONS.c.event_id.in_(sa.bindparam("names", expanding=True))
         )
         for start in range(0, len(names), _IDS_A_QUERY):
             for values in connection.execute(query, {"names": names[start : start + _IDS_A_QUERY]}):
-                event = _event(values, {})
+                event = decision_of(values, {})
                 found[event.event_id] = event
         return found
 
@@ -224,10 +238,8 @@ class Ledger:
         rows = []
         for event in events:
             seq += 1
-            row: dict[str, object] = {name: getattr(event, name) for name in EVENT_FIELDS}
             chain = chained(previous, event)
-            row |= {"scores": scores_text(event.scores), "seq": seq, "previous": previous, "chain": chain}
-            rows.append(row)
+            rows.append(row_of(event) | {"seq": seq, "previous": previous, "chain": chain})
             previous = chain
         return rows
 
@@ -238,31 +250,6 @@ def projects(database: Database) -> list[str]:
         return sorted(connection.execute(sa.select(DECISIONS.c.project).where(DECISIONS.c.seq == 1)).scalars())
 
 
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No garbage collection for a moment: a million new objects, none of them garbage, would be walked again and again
-    (a third of the time of reading 100,000 events)."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _event(values: Iterable[Any], words: dict[str, str]) -> Decision:
-    """One row as a decision. Filling the slots takes a third of the time of the frozen `__init__`: 100,000 in 0.3 s."""
-    row = list(values)
-    for n in _REPEATED:
-        row[n] = words.setdefault(row[n], row[n])
-    row[_SCORES] = {} if row[_SCORES] == "{}" else json.loads(row[_SCORES])
-    event = object.__new__(Decision)
-    for fill, value in zip(_FILL, row, strict=True):
-        fill(event, value)
-    return event
-
-
 def _differs(kept: Decision, event: Decision) -> str | None:
     for name in _CLIENT_FIELDS:
         if getattr(kept, name) != getattr(event, name):
@@ -270,16 +257,19 @@ def _differs(kept: Decision, event: Decision) -> str | None:
     return None
 
 
-def _vain_undo(event: Decision, before: dict[str, Decision]) -> str | None:
-    if not event.supersedes:
-        return None
-    target = before.get(event.supersedes)
+def _vain_undo(undo: Decision, before: dict[str, Decision], batches: set[tuple[str, str]]) -> str | None:
+    """Why an undo would take nothing back; None where it does."""
+    if undo.batch:
+        if (undo.reviewer, undo.batch) in batches:
+            return None
+        return f"undo must name a batch of one's own: {undo.batch!r} is none of {undo.reviewer!r}"
+    target = before.get(undo.supersedes)
     if target is None:
-        return f"undo must name an event of this history: {event.supersedes!r} is not in it"
-    if target.reviewer != event.reviewer:
-        return f"undo is for one's own events: {event.supersedes!r} is another reviewer's; decide anew instead"
+        return f"undo must name an event of this history: {undo.supersedes!r} is not in it"
+    if target.reviewer != undo.reviewer:
+        return f"undo is for one's own events: {undo.supersedes!r} is another reviewer's; decide anew instead"
     if target.action == "undo":
-        return f"an undo is not undone: {event.supersedes!r} is one; decide anew instead"
+        return f"an undo is not undone: {undo.supersedes!r} is one; decide anew instead"
     return None
 
 
