@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -105,9 +104,9 @@ def client_of(
 def running(site: Site, *, parts: tuple[str, ...] = ("runs", "journal")) -> Iterator[str]:
     """The site on a real port, in a thread; gives the address without the token."""
     from regraft.board.app import create_app
-    from regraft.board.server import server
+    from regraft.board.server import bound, server
 
-    with contextlib.closing(socket.create_server((site.host, 0))) as listening:
+    with contextlib.closing(bound(site.host, 0)) as listening:
         port = listening.getsockname()[1]
         ready = threading.Event()
         made = server(create_app(replace(site, port=port), parts=parts), on_ready=ready.set)

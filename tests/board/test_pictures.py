@@ -33,6 +33,9 @@ def client(site: Site) -> TestClient:
     return client_of(site)
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
 def put(site: Site, path: Path) -> str:
     """Take a file under review; gives its hash."""
     assert isinstance(site.desk, FakeDesk)
@@ -95,27 +98,28 @@ def test_it_is_made_once_and_kept_over_a_restart(site, client, monkeypatch):
     assert len(bodies) == 1
 
 
-def test_a_damaged_thumbnail_is_made_again(site, client):
-    name = next(iter(site.desk.images))
+@pytest.mark.parametrize("size", [(800, 600), (90, 60)])
+def test_a_damaged_thumbnail_is_made_again(site, client, size):
+    name = put(site, drawn(data(site) / "a.png", size=size))
     before = client.get(f"/pictures/{name}/thumb").content
-    (kept,) = (site.cache_dir / "thumbs").rglob(f"{name}-256")
-    kept.write_bytes(b"<html>")
-    assert client.get(f"/pictures/{name}/thumb").content == before
+    (kept,) = (site.cache_dir / "thumbs").rglob(f"*{name}-256*")
+    for damaged in (b"", b"<html>", before[:-1], before[: len(before) // 2] + bytes(len(before) - len(before) // 2)):
+        kept.write_bytes(damaged)
+        assert client.get(f"/pictures/{name}/thumb").content == before
+        assert kept.read_bytes() == before
 
 
 def test_a_full_disk_costs_no_picture(site, client, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(pictures, "write_bytes", full)
+    monkeypatch.setattr(pictures, "keep", full)
     assert client.get(f"/pictures/{next(iter(site.desk.images))}/thumb").status_code == 200
 
 
 def test_many_who_ask_for_one_picture_wait_for_one(site, monkeypatch):
     go, made = threading.Event(), []
-    monkeypatch.setattr(
-        pictures, "shrink", lambda data, side: made.append(side) or (go.wait(10), b"\x89PNG\r\n\x1a\n")[1]
-    )
+    monkeypatch.setattr(pictures, "shrink", lambda data, side: made.append(side) or (go.wait(10), PNG)[1])
     shelf, name = Shelf(site), next(iter(site.desk.images))
 
     async def ask():
@@ -134,7 +138,7 @@ def test_one_who_leaves_does_not_spoil_it_for_the_other(site, monkeypatch):
     def slow(data, side):
         began.set()
         go.wait(10)
-        return b"\x89PNG\r\n\x1a\n"
+        return PNG
 
     monkeypatch.setattr(pictures, "shrink", slow)
     shelf, name = Shelf(site, num_threads=1), next(iter(site.desk.images))
@@ -147,12 +151,12 @@ def test_one_who_leaves_does_not_spoil_it_for_the_other(site, monkeypatch):
         go.set()
         return await staying
 
-    assert asyncio.run(ask()).startswith(b"\x89PNG")
+    assert asyncio.run(ask()) == PNG
 
 
 def test_too_many_at_once_are_told_to_come_again(site, monkeypatch):
     go = threading.Event()
-    monkeypatch.setattr(pictures, "shrink", lambda data, side: (go.wait(10), b"\x89PNG\r\n\x1a\n")[1])
+    monkeypatch.setattr(pictures, "shrink", lambda data, side: (go.wait(10), PNG)[1])
     shelf, names = Shelf(site, num_threads=1, max_waiting=2), list(site.desk.images)
 
     async def ask():
@@ -281,9 +285,7 @@ def bomb(side: int) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
-    )
+    return PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999))) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [14_000, 60_000, 2**31 - 1])

@@ -146,6 +146,23 @@ def test_a_web_socket_is_refused(tmp_path):
         assert b" 404 " in told(connection)
 
 
+def test_small_answers_leave_at_once(tmp_path, monkeypatch):
+    seen = []
+    made = server._Patience.connection_made
+
+    def connection_made(self, transport):
+        made(self, transport)
+        taken = transport.get_extra_info("socket")
+        seen.append(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(server._Patience, "connection_made", connection_made)
+    with running(site_at(tmp_path)) as address, wire(address) as connection:
+        connection.sendall(GET)
+        heard(connection)
+    assert seen
+    assert all(seen)
+
+
 def test_a_free_port_is_one_that_nobody_listens_on():
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]

@@ -22,13 +22,14 @@ from regraft.board.thumbnails import (
     SIDES,
     GoneError,
     Stamp,
+    is_whole,
+    keep,
     locate,
     media_type,
     placeholder,
     read_checked,
     shrink,
 )
-from regraft.files import write_bytes
 
 NUM_THREADS = 2
 """That decode; people's machines have other things to do while somebody reviews."""
@@ -110,7 +111,7 @@ class Shelf:
             data = self._place(hash, side).read_bytes()
         except OSError:
             return None
-        return data if media_type(data)[0] in ("image/png", "image/jpeg") else None
+        return data if is_whole(data) else None
 
     def _place(self, hash: str, side: int) -> Path:
         return self.kept / hash[:2] / f"{hash}-{side}"
@@ -129,7 +130,7 @@ class Shelf:
             return kept
         made = shrink(data, side)
         with contextlib.suppress(OSError):  # a full disk costs time, not the picture
-            write_bytes(self._place(hash, side), made)
+            keep(self._place(hash, side), made)
         return made
 
     async def _soon(self, key: str, work: Callable[[], bytes]) -> bytes:

@@ -45,7 +45,7 @@ def serve(site: Site, *, on_ready: Callable[[], None] = lambda: None) -> None:
     from regraft.board.app import create_app
 
     app = create_app(site)
-    with contextlib.closing(_bound(site.host, site.port)) as listening:
+    with contextlib.closing(bound(site.host, site.port)) as listening:
         made = server(app, on_ready=on_ready)
         asyncio.run(made.serve(sockets=[listening]))
 
@@ -68,7 +68,7 @@ def free_port(host: str, first: int) -> int:
     """
     for port in range(first, min(first + NUM_PORTS, 65_536)):
         try:
-            _bound(host, port).close()
+            bound(host, port).close()
         except _TakenError:
             continue
         return port
@@ -79,11 +79,18 @@ class _TakenError(UsageError):
     """Somebody listens on the port."""
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket on this address and port; nobody else can take the port from then on."""
+def bound(host: str, port: int) -> socket.socket:
+    """A socket on this address and port (0: any); nobody else can take the port from then on.
+
+    The protocol is named, for asyncio turns Nagle's algorithm off only then: without, every answer waits 40 ms for the
+    browser's delayed acknowledgement.
+
+    Raises:
+        UsageError: the port is taken, or the address is not of this machine.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise UsageError(f"a host is an address of this machine: {host!r} is not ({error.strerror})") from None
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import uuid
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -115,6 +116,24 @@ def shrink(data: bytes, side: int) -> bytes:
     if max(image.size) <= SMALL:
         return _png(image)
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=QUALITY, colorsubsampling="420"))
+
+
+def is_whole(data: bytes) -> bool:
+    """True for what `shrink` made, to the last byte."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data.endswith(b"IEND\xaeB`\x82")
+    return data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9")
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write a thumbnail under its name at once. It need not outlast a power cut: what is not whole is made again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        aside.write_bytes(data)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def media_type(data: bytes) -> tuple[str, str]:
