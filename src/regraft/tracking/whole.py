@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -19,5 +20,6 @@ class Whole:
                 if (written := file.write(data)) != len(data):  # what a nearly full disk does
                     raise OSError(f"no space left: {written} of {len(data)} bytes of a record were written")
             except OSError:
-                file.truncate(at)
+                with contextlib.suppress(OSError):
+                    file.truncate(at)
                 raise
