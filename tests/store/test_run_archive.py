@@ -151,7 +151,8 @@ def moved(path: str) -> Callable[[dict[str, bytes]], list[tuple[zipfile.ZipInfo 
 @pytest.mark.parametrize(
     "path",
     [
-        "../evil", "/etc/evil", "runs/../../evil", "runs/photos/1/../../../evil", "C:\\evil", "..\\evil", "runs/photos/1/x\0y",
+        "../evil", "/etc/evil", "runs/../../evil", "runs/photos/1/../../../evil", "C:\\evil", "..\\evil",
+        "runs/photos/1/x\0y",
         "runs//evil", "./evil", "runs/photos/1/evil.sh", "runs/photos/1/model/evil.pkl", "~/.bashrc", "runs/photos/1/.",
         "évil\u202e", "runs/photos/1/RESULT.JSON", "runs/photos/2/result.json", "evil/",
     ],
@@ -161,7 +162,9 @@ def test_a_member_too_much(tmp_path, good, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["../evil", "/etc/evil", "model/../../evil", "model/evil.pkl", "sub/result.json", "", ".", "model", "a\\b", "model/\n"]
+    "path",
+    ["../evil", "/etc/evil", "model/../../evil", "model/evil.pkl", "sub/result.json", "", ".", "model", "a\\b",
+     "model/\n"],
 )  # fmt: skip
 def test_a_manifest_that_lists_it_too(tmp_path, good, path):
     from regraft.store.run_archive import RunFile, run_id
@@ -204,7 +207,7 @@ def test_links_and_devices(tmp_path, good):
 
 def test_duplicates(tmp_path, good):
     for name in ("runs/photos/1/result.json", "runs/photos/1/Result.json", "manifest.json"):
-        with pytest.warns(UserWarning) if name.islower() else _nothing():
+        with pytest.warns(UserWarning, match="Duplicate") if name.islower() else _nothing():
             data = rebuilt(good, members=lambda files, name=name: [*files.items(), (name, b"{}")])
         refused(tmp_path, data, "there twice")
 
@@ -243,7 +246,8 @@ def test_wrong_checksums_sizes_and_ids(tmp_path, good):
 @pytest.mark.parametrize(
     "manifest",
     [
-        [], {}, 7, None, {"format": "regraft-runs/1"}, {"format": "other", "runs": []}, {"format": "regraft-runs/1", "runs": [7]},
+        [], {}, 7, None, {"format": "regraft-runs/1"}, {"format": "other", "runs": []},
+        {"format": "regraft-runs/1", "runs": [7]},
         {"format": "regraft-runs/1", "runs": [{"project": "a", "name": "b", "id": "", "finished": 0, "files": []}]},
         {"format": "regraft-runs/1", "runs": [{"project": "a", "name": "b", "id": "", "finished": "nan", "files": [
             {"path": "a", "size": -1, "blake3": ""}]}]},
@@ -287,7 +291,8 @@ def test_a_table_that_lies_about_a_size(tmp_path, good):
 def test_no_archive(tmp_path, good, kind):
     end = good[-22:]
     data = {
-        "empty": b"", "text": b"not a zip file at all, but long enough to look like one" * 10, "cut": good[: len(good) // 2],
+        "empty": b"", "text": b"not a zip file at all, but long enough to look like one" * 10,
+        "cut": good[: len(good) // 2],
         "cut end": good[:-5], "zip64": good[:-22] + b"PK\x06\x07" + bytes(16) + end,
         "many": good[:-22] + end[:8] + b"\xff\xff\xff\xff" + end[12:], "comment": good[:-2] + b"\x03\x00abc",
         "garbage": good[:200] + os.urandom(300) + good[500:],

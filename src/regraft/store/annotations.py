@@ -95,7 +95,7 @@ class Annotations:
         """
         tag = " ".join(tag.split())
         if not tag or len(tag) > MAX_TAG or not tag.isprintable() or "," in tag:
-            raise UsageError(f"a tag has 1 to {MAX_TAG} printable characters and no comma: {tag[: MAX_TAG + 1]!r} is none")
+            raise UsageError(f"a tag has 1 to {MAX_TAG} printable characters and no comma: {tag[:MAX_TAG]!r} is none")
         which = {"project": project, "run": run, "tag": tag}
         with self._database.begin() as connection:
             connection.execute(sa.delete(TAGS).filter_by(**which))

@@ -183,7 +183,8 @@ def _unpacked(archive: zipfile.ZipFile, packed: Sequence[PackedRun], runs_dir: P
             for number, run in enumerate(fresh.values()):
                 _extract(archive, run, aside / str(number) / "run")
             taken = {
-                key: _place(aside / str(number) / "run", runs_dir, run) for number, (key, run) in enumerate(fresh.items())
+                key: _place(aside / str(number) / "run", runs_dir, run)
+                for number, (key, run) in enumerate(fresh.items())
             }
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -123,6 +123,11 @@ class RunIndex:
                 self._looked = self._clock()
             return list(self._known.values())
 
+    def warm(self) -> None:
+        """Read what is there, so that the first to ask need not wait."""
+        with self._lock:
+            self._look()
+
     def get(self, project: str, name: str) -> RunFacts | None:
         """One run as it is now, or None."""
         if not (is_plain_name(project) and is_plain_name(name)):

@@ -14,6 +14,7 @@ POST /api/sync/…                                 runs and decisions of other m
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,7 @@ def router(site: Site) -> APIRouter:
     index = RunIndex(site.runs_dir, site.cache_dir / "runs" / f"{_digest(site.runs_dir)}.json")
     standings, curves, annotations = Standings(index), Curves(), Annotations(site.database)
 
+    threading.Thread(target=index.warm, name="run-index", daemon=True).start()
     routes = APIRouter()
     routes.include_router(sync.router(site, index))
 

@@ -149,10 +149,10 @@ def origin(folder: Path) -> str:
 
 def parents(facts: RunFacts, everything: Sequence[RunFacts], runs_dir: Path) -> list[Parent]:
     """The run whose weights this one began with, and those that began with this one's."""
-    by_place = {_place(runs_dir / run.project / run.name): run for run in everything}
     found = []
     if facts.init_from:
-        run = by_place.get(_place(_resolved(facts.init_from, runs_dir)))
+        place = _place(_resolved(facts.init_from, runs_dir))
+        run = next((run for run in everything if _place(runs_dir / run.project / run.name) == place), None)
         if run is not None:
             found.append(Parent(words=f"began with the weights of {run.key}", href=run_address(run.project, run.name)))
         else:
