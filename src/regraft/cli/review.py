@@ -88,9 +88,9 @@ def review(
     port = port if port is not None else free_port(host, 8765)
     listener = TerminalListener()
     project = project_name(data)
+    scan = scanned(data, columns, cache_dir, listener)
     opened = open_database(database, runs_dir=runs_dir)  # before the audit, which takes longer
     try:
-        scan = scanned(data, columns, cache_dir, listener)
         desk = desk_of(scan, project=project, options=options, listener=listener, seed=seed)
         site = Site(
             runs_dir=runs_dir, database=opened, cache_dir=cache_dir or default_cache_dir(), project=project, desk=desk,
