@@ -158,6 +158,7 @@ class TestAudit:
             event(key[names[0]], "distinct", other=key[names[1]]),
         )  # fmt: skip
         second = audit(with_decisions(photos, "photos", runs_dir=runs_dir), options)
+        assert second.notes[0] == "3 decisions applied: 1 label changed, 1 image left out, 1 pair told apart."
         assert "green/002.png" not in second.manifest.names
         assert len(second.manifest) == len(first.manifest) - 1
         row = second.manifest.names.index("green/wrong.png")

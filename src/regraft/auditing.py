@@ -97,7 +97,7 @@ class Audit:
         outliers: images that belong nowhere, or not in their class.
         odd: dark, blank, blurred, tiny, … images.
         issues: all of it, a row an image.
-        notes: what could not be judged, and why.
+        notes: which decisions were applied, and what could not be judged, and why.
         backbone: whose features.
         features: of the N images, row for row.
         neighbours: of every image the 16 nearest by these, and their similarity: see `duplicate_groups.Search`.
@@ -170,7 +170,7 @@ def audit(scan: Scan, options: AuditOptions | None = None, *, listener: Listener
     listener.say(duplicates.calibration.reason)
     group_ids = join_groups(split.group_ids, duplicates.sets)
 
-    notes: list[str] = []
+    notes = [] if corrected is None else [f"{said[0].upper()}{said[1:]}." for said in corrected.sentences]
     with watch.stage("labels"):
         labels, strengths = _labels(manifest, features.values, group_ids, options, listener, notes)
     with watch.stage("leaks"):

@@ -137,8 +137,7 @@ def told(
     if corrected is None or scan.decisions is None:
         return None
     second = _second_score(corrected, manifest, split, found, seed) if found.split == "test" else None
-    words = [f"{corrected.sentence}."]
-    words += [f"{note[0].upper()}{note[1:]}." for note in corrected.notes]
+    words = [f"{said[0].upper()}{said[1:]}." for said in corrected.sentences]
     if found.split != "test":
         if corrected.num_applied:
             words.append("The scores are judged by the labels as corrected, which lean towards what models say.")

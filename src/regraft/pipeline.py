@@ -256,7 +256,7 @@ def _fit(
     scan = decided.with_findings(scan, corrected)
     if (told := decided.told(scan, corrected, manifest, split, found, config.seed)) is not None:
         further["decisions"] = told
-        for sentence in told["words"][1:]:
+        for sentence in told["words"][len(told["notes"]) + 1 :]:
             listener.say(sentence)
     result = further | result_json(
         scan, manifest, split, found, version, strategy=config.strategy, backbone=backbone.name,

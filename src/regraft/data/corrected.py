@@ -119,6 +119,11 @@ class Corrected:
             words += f"; {self.num_kept_apart:,} on test images, kept apart"
         return words
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """`sentence` and the notes."""
+        return (self.sentence, *self.notes)
+
     def as_dict(self) -> JSON:
         """The counts."""
         names = (f.name for f in dataclasses.fields(self) if f.name.startswith("num_"))

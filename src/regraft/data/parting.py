@@ -63,8 +63,9 @@ def part(
         return Parting(manifest=manifest, split=given, corrected=None, version=data_version(manifest))
     parted = decide(manifest, given, scan.decisions)
     assert parted.corrected is not None
-    for sentence in (parted.corrected.sentence, *parted.corrected.notes) if say is not None else ():
-        say(sentence)
+    if say is not None:
+        for sentence in parted.corrected.sentences:
+            say(sentence)
     return parted
 
 
