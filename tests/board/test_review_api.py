@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from fastapi import FastAPI
 from review_samples import event, sample_desk, sample_site
 from starlette.testclient import TestClient
 
+from regraft.board.review.prepare import keep
 from regraft.board.review.refit import Refits
 from regraft.board.review.routes import router
 from regraft.board.site import Site
@@ -379,3 +382,24 @@ def test_a_site_without_a_desk_has_no_review(tmp_path):
     runs = tmp_path / "runs"
     site = Site(runs_dir=runs, database=open_database(None, runs_dir=runs), cache_dir=tmp_path)
     assert client_of(site).get("/api/review/queue").status_code == 404
+
+
+def test_a_start_on_a_kept_desk_imports_no_framework(tmp_path):
+    site = sample_site(tmp_path)
+    path = tmp_path / "desk.safetensors"
+    keep(site.desk, path)
+    program = f"""
+from pathlib import Path
+from regraft.board.app import create_app
+from regraft.board.review.prepare import kept
+from regraft.board.site import Site
+from regraft.store.db import open_database
+runs = Path({str(tmp_path / "runs")!r})
+desk = kept(Path({str(path)!r}), project="photos", root=Path("/nowhere"))
+create_app(Site(runs_dir=runs, database=open_database(None, runs_dir=runs), cache_dir=runs, desk=desk))
+"""
+    listing = "import sys; print('\\n'.join(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program + listing], capture_output=True, text=True, check=True)
+    found = {line.partition(".")[0] for line in done.stderr.splitlines()}
+    assert "safetensors" in found
+    assert not found & {"torch", "timm", "torchvision", "sklearn", "scipy", "openvino", "pyarrow", "matplotlib"}
