@@ -132,6 +132,22 @@ def test_a_token_that_is_nearly_right_is_wrong(guarded, header):
     assert client.get("/who", headers={"authorization": header}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/healthz%3F/../who", "/static%2f..%2fwho", "/static/..%2f..%2fwho", "/login/../who", "/login%2f..%2fwho",
+        "//who", "/login%23/who", "/healthz;/who", "/./who", "/who%3F/login", "/who#/login", "/WHO", "/who/", "/who%00/login",
+    ],
+)  # fmt: skip
+def test_no_crooked_address_leads_round_the_door(guarded, path):
+    client = client_of(guarded, signed_in=False)
+    answer = client.get(path, headers=PAGE)
+    assert answer.status_code in (401, 404), answer.text
+    assert "Who are you?" not in answer.text
+    host = client.get("/who", headers={**PAGE, "host": "192.0.2.7/healthz?"})
+    assert host.status_code == 421
+
+
 def test_a_script_shows_the_token_in_a_header(guarded):
     client, _ = with_probe(guarded)
     client.cookies.clear()

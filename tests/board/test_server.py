@@ -109,6 +109,15 @@ def test_a_body_that_does_not_come_is_not_waited_for(tmp_path, monkeypatch):
         assert b" 408 " in told(connection)
 
 
+def test_one_who_leaves_in_the_middle_is_no_failure_of_the_board(tmp_path, caplog):
+    with running(site_at(tmp_path)) as address:
+        head = f"POST /who HTTP/1.1\r\nHost: {address[7:]}\r\nX-Regraft-CSRF: {proof(address)}\r\n".encode()
+        with wire(address) as connection:
+            connection.sendall(head + b"Content-Length: 10\r\n\r\nab")
+        assert proof(address)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 @pytest.mark.parametrize(
     "lines",
     [b"X-Big: " + b"x" * 70_000 + b"\r\n", b"X: 1\r\n" * 8_000, b"Host: evil.example\r\n", b"\x00\r\n", b" folded\r\n"],

@@ -6,26 +6,32 @@ request → Guard (security.py) → /login /who (entrance.py) · /static (assets
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
+from collections.abc import Callable
+from urllib.parse import quote
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from regraft.board import assets, entrance, pictures
+from regraft.board.journal import routes as journal
 from regraft.board.keys import open_keys
 from regraft.board.pages import render
+from regraft.board.review import routes as review
+from regraft.board.runs import routes as runs
 from regraft.board.security import Guard, allowed_names, is_loopback, wants_page
 from regraft.board.site import Site
 from regraft.board.visitors import MIN_TOKEN, Door, os_user
 from regraft.errors import DataError, RegraftError, UsageError
 
-PARTS = ("review", "runs", "journal")
-"""Each has `routes.router(site)`, and its pages begin with its name."""
+_ROUTERS: dict[str, Callable[[Site], APIRouter]] = {
+    "review": review.router, "runs": runs.router, "journal": journal.router,
+}  # fmt: skip
+PARTS = tuple(_ROUTERS)
+"""What a board has; the pages of a part begin with its name."""
 
 TITLES = {
     400: "That cannot be read", 401: "Come in", 403: "Not allowed", 404: "There is nothing here", 405: "Not allowed",
@@ -55,13 +61,12 @@ def create_app(site: Site, *, parts: tuple[str, ...] = PARTS) -> FastAPI:
         open_keys(site.cache_dir, site.token), token=site.token,
         default_name=(site.reviewer or os_user()) if is_loopback(site.host) else "",
     )  # fmt: skip
-    parts = tuple(name for name in parts if _exists(f"regraft.board.{name}.routes"))
     app.state.site, app.state.parts = site, parts
     app.include_router(entrance.router(door))
     app.include_router(assets.router)
     app.include_router(pictures.router(site))
     for name in parts:
-        app.include_router(importlib.import_module(f"regraft.board.{name}.routes").router(site))
+        app.include_router(_ROUTERS[name](site))
 
     @app.get("/")
     def home() -> Response:
@@ -81,16 +86,10 @@ def create_app(site: Site, *, parts: tuple[str, ...] = PARTS) -> FastAPI:
     return app
 
 
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 def _answer(request: Request, status: int, words: str) -> Response:
     """A page for a person, `{"error": …}` for a script."""
-    address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    query = request.scope["query_string"].decode("latin-1")
+    address = quote(request.scope["path"]) + (f"?{query}" if query else "")
     if status == 303:
         return RedirectResponse(f"/who?next={_quoted(address)}", 303)
     if not wants_page(request):
@@ -104,8 +103,6 @@ def _answer(request: Request, status: int, words: str) -> Response:
 
 
 def _quoted(address: str) -> str:
-    from urllib.parse import quote
-
     return quote(entrance.local(address), safe="/")
 
 

@@ -50,7 +50,7 @@ def render(
     visitor = visitor_of(request)
     here = {
         "site": site, "nav": _nav(request), "csrf": visitor.csrf, "reviewer": visitor.reviewer,
-        "inside": visitor.inside, "path": request.url.path,
+        "inside": visitor.inside, "path": request.scope["path"],
     }  # fmt: skip
     text = environment().get_template(template).render(here | values)
     return HTMLResponse(text, status_code, dict(headers or {}))
@@ -73,7 +73,7 @@ def environment() -> Environment:
 
 def _nav(request: Request) -> list[dict[str, Any]]:
     site: Site = request.app.state.site
-    path = request.url.path
+    path = request.scope["path"]
     there: tuple[str, ...] = request.app.state.parts
     links = [
         {"title": title, "href": href, "current": path == href or path.startswith(href + "/"), "away": False}

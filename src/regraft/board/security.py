@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -139,6 +140,8 @@ class Guard:
             response = self.refuse(request, refusal.status, refusal.words)
             if request.method not in SAFE:
                 response.headers["connection"] = "close"  # its body stays unread
+        except ClientDisconnect:
+            return  # nobody is there to be answered
         except Exception as error:
             if started:
                 raise
@@ -150,7 +153,8 @@ class Guard:
 
     def _admit(self, request: Request) -> None:
         """Let the request in with its visitor, or raise `Refusal`."""
-        headers, path, method = request.headers, request.url.path, request.method
+        # the path that is routed; `request.url` is put together from the Host header and read again
+        headers, path, method = request.headers, request.scope["path"], request.method
         if method not in METHODS:
             raise Refusal(405, f"a request is one of {', '.join(METHODS)}")
         if len(headers.raw) > MAX_HEADERS or sum(len(k) + len(v) for k, v in headers.raw) > MAX_HEADER_BYTES:
@@ -203,7 +207,7 @@ def wants_page(request: Request) -> bool:
     """True where a person waits for a page, not a script for data or a part of a page."""
     return (
         "text/html" in request.headers.get("accept", "")
-        and not request.url.path.startswith("/api/")
+        and not request.scope["path"].startswith("/api/")
         and "hx-request" not in request.headers
     )
 
