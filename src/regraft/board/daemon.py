@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from regraft.board.health import ailment, full_disks, is_loopback, is_taken, reachable
+from regraft.board.health import address_of, ailment, full_disks, is_loopback, is_taken, reachable
 from regraft.board.logs import tail
 from regraft.board.processes import Process, as_json, detach, end, lives, memory_bytes, signal_to
 from regraft.board.serving import supervisor_command
@@ -197,12 +197,7 @@ def status(place: Place) -> Status:
     parts.sort(key=lambda part: part.name)
     notes = full_disks(place.folder, asked)
     if supervisor is None:
-        some = any(part.process for part in parts)
-        notes.append(
-            "the process that looks after the parts is gone; the board starts another one"
-            if any(part.name == "board" and part.process for part in parts)
-            else f"the process that looks after the parts is gone{', and with it the board' * some}: regraft up again"
-        )
+        notes.append(_unsupervised(place, parts))
     return Status(
         runs_dir=asked.runs_dir, data=asked.data, review=asked.desk is not None, supervisor=supervisor,
         parts=tuple(parts),
@@ -310,11 +305,19 @@ def _status_of(part: Part, asked: Asked, supervisor: Process | None) -> PartStat
     if part.status == "waiting" and supervisor is not None and why:
         why += f"; started again in {max(part.next_start - time.time(), 0):.0f} s"
     token = f"#token={asked.token}" if part.name == "board" and asked.token else ""
-    host = socket.gethostname() if part.host in ("0.0.0.0", "::") else reachable(part.host)
     return PartStatus(
-        name=part.name, address=f"http://{host}:{part.port}/{token}", process=process,
+        name=part.name, address=address_of(part) + token, process=process,
         memory_bytes=None if process is None else memory_bytes(process), healthy=not why, why=why,
     )  # fmt: skip
+
+
+def _unsupervised(place: Place, parts: Sequence[PartStatus]) -> str:
+    if place.is_supervised:
+        return "the process that looks after the parts is there, and cannot write down what it does"
+    gone = "the process that looks after the parts is gone"
+    if any(part.name == "board" and part.process for part in parts):
+        return f"{gone}; the board starts another one"
+    return f"{gone}, and with it the board: regraft up again"
 
 
 def _down(place: Place) -> list[Process]:

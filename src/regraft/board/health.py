@@ -86,6 +86,12 @@ def reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def address_of(part: Part) -> str:
+    """What a browser opens; by the machine's name where the part listens on all of its addresses."""
+    host = socket.gethostname() if part.host in ("0.0.0.0", "::") else reachable(part.host)
+    return f"http://{host}:{part.port}/"
+
+
 def _get(host: str, port: int, path: str) -> dict[str, Any]:
     connection = HTTPConnection(reachable(host).strip("[]"), port, timeout=PATIENCE)
     try:

@@ -48,8 +48,13 @@ def tail(log: Path, lines: int) -> list[str]:
 def follow(
     logs: Mapping[str, Path], *, stop: Callable[[], bool] = lambda: False, pause: float = 0.25
 ) -> Iterator[tuple[str, str]]:
-    """(name, line) of whole lines as they are appended to any of them, from now on, until `stop()`."""
-    positions = {name: log.stat().st_size if log.exists() else 0 for name, log in logs.items()}
+    """(name, line) of whole lines that are appended to any of them from this call on, until `stop()`."""
+    return _appended(logs, {name: log.stat().st_size if log.exists() else 0 for name, log in logs.items()}, stop, pause)
+
+
+def _appended(
+    logs: Mapping[str, Path], positions: dict[str, int], stop: Callable[[], bool], pause: float
+) -> Iterator[tuple[str, str]]:
     rest = dict.fromkeys(logs, b"")
     while True:
         ends = stop()  # asked before reading, so that the last lines are read

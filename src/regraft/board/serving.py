@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regraft.board.processes import detach, lives
+from regraft.board.processes import detach
 from regraft.board.site import Site
 from regraft.board.state import Asked, Place
 from regraft.errors import RegraftError
@@ -76,8 +76,7 @@ def prepared(data: Path, cache_dir: Path, listener: Listener) -> Path | None:
 def supervise_again(place: Place) -> bool:
     """Start a supervisor where the last one was killed; True where it was needed."""
     with place.lock():
-        state = place.state()
-        if not place.wanted or (state is not None and lives(state.supervisor)):
+        if not place.wanted or place.is_supervised:
             return False
         detach(supervisor_command(place), place.log("supervisor"), environment={})
         return True
@@ -100,7 +99,7 @@ def _watch(place: Place, ended: threading.Event) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Serve until SIGTERM; returns the exit code."""
-    from regraft.board.health import reachable
+    from regraft.board.health import address_of
     from regraft.board.server import serve
 
     place, port = Place(Path(words[0])), int(words[1])
@@ -110,8 +109,7 @@ def main(words: Sequence[str]) -> int:
         if asked is None:
             return 0
         beside = state.parts.get("tensorboard") if state is not None else None
-        address = None if beside is None else f"http://{reachable(beside.host)}:{beside.port}/"
-        site = site_of(asked, port, address)
+        site = site_of(asked, port, None if beside is None else address_of(beside))
         threading.Thread(target=_watch, args=(place, ended), daemon=True).start()
         with contextlib.closing(site.database):
             serve(site)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from regraft.board.processes import Process
 from regraft.errors import RegraftError
@@ -131,6 +131,15 @@ class Place:
     def supervising(self) -> FileLock:
         """Held by the supervisor while it lives: there is never a second one."""
         return FileLock(self.folder / "supervising.lock", timeout=0, mode=0o600)
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether a supervisor lives, whatever is written down; asked by whoever holds `lock`, or now and then."""
+        try:
+            with self.supervising():
+                return False
+        except (Timeout, OSError):
+            return True
 
     def log(self, part: str) -> Path:
         """The log of a part, or of the supervisor."""

@@ -198,7 +198,7 @@ def main(words: Sequence[str]) -> int:
     """Run as a process of its own; returns the exit code."""
     place = Place(Path(words[0]))
     try:
-        with place.supervising():
+        with place.supervising().acquire(timeout=5):  # somebody may only be asking whether it is held
             asked = place.asked()
             if asked is None:
                 return 0

@@ -125,6 +125,8 @@ def logs(
     follow
         Go on with what is written from now on, until Ctrl-C.
     """
+    import contextlib
+
     from regraft.board.daemon import chosen
     from regraft.board.logs import follow as follow_
     from regraft.board.logs import tail
@@ -132,12 +134,13 @@ def logs(
     place = chosen(runs_dir)
     names = ["supervisor", "board", "tensorboard"] if part is None else [part]
     names = [name for name in names if part is not None or place.log(name).exists()]
+    new = follow_({name: place.log(name) for name in names})  # before the rest is printed, so that nothing is missed
     for name in names:
         if len(names) > 1:
             print(f"--- {name}")
-        print("\n".join(tail(place.log(name), lines)))
-    if follow:
-        for name, line in follow_({name: place.log(name) for name in names}):
+        print("\n".join(tail(place.log(name), lines)), flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        for name, line in new if follow else ():
             print(f"{name}: {line}" if len(names) > 1 else line, flush=True)
 
 
