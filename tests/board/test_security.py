@@ -235,6 +235,7 @@ def test_the_secret_is_for_its_owner_alone(tmp_path):
     path.unlink()
     path.symlink_to(tmp_path / "planted")
     (tmp_path / "planted").write_bytes(bytes(32))
+    (tmp_path / "planted").chmod(0o600)
     assert open_keys(tmp_path, None) != open_keys(tmp_path, None)
 
 
