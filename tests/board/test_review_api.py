@@ -146,6 +146,7 @@ def hostile(item: str, other: str) -> list[object]:
     known = "12345678-1234-4234-8234-123456789abc"
     return [
         None, 7, "x", [], [[]], {}, {"event_id": None}, {**good, "event_id": "not a uuid"},
+        {**good, "event_id": "\ud800"}, {**good, "event_id": "x" * 100_000},
         {**good, "event_id": known.upper()}, {**good, "event_id": known + "\n"}, {**good, "item": None},
         {**good, "item": item.upper() + "0"}, {**good, "item": "../../etc/passwd"}, {**good, "item": ["a"]},
         {**good, "action": "delete"}, {**good, "action": "'; DROP TABLE decisions; --"}, {**good, "action": None},

@@ -167,6 +167,7 @@ def test_what_changed_brings_an_image_back_and_says_why(desk, ledger, change, wo
     shown = review.item(row, "bo", False)
     assert words in shown["returned"]
     assert "anna" in shown["returned"]
+    assert not any(name in review.item(row, "bo", True)["returned"] for name in desk.names)
     decide(review, "bo", row, "keep")  # looked at as it is now: it rests
     assert row not in rows(review, "bo", "open")
     assert review.item(row, "bo", False)["returned"] is None

@@ -10,6 +10,8 @@ TEST_WORDS = (
     "a test image: correct its label only for what can be seen in the picture; what is decided of it is kept apart, "
     "and both scores are told"
 )
+CHANGED = "its label or the evidence changed since it was looked at"
+"""What is said of an image that came back where no class may be named."""
 _MEASURED = ("odd_image",)
 """Checks whose sentence names no class and no other image: it may be read by who must not know the suggestion."""
 
@@ -46,7 +48,8 @@ def card(desk: Desk, history: History, row: int, reviewer: str, *, blind: bool =
         "prototypes": {
             "given": prototypes, "suggested": _prototypes(desk, row, guess) if guess >= 0 and not blind else [],
         },
-        "width": int(desk.sizes[row, 1]), "height": int(desk.sizes[row, 0]), "returned": None if blind else returned,
+        "width": int(desk.sizes[row, 1]), "height": int(desk.sizes[row, 0]),
+        "returned": CHANGED if returned and blind else returned,
         "mine": _word(mine), "others": [_others(event) for event in others],
         "conflict": bool(verdict is not None and verdict.conflict and not blind and not alone),
     }  # fmt: skip

@@ -87,6 +87,12 @@ def same(a: Decision, b: Decision) -> bool:
     )
 
 
+def shown_id(event: Any) -> str | None:
+    """The id of what was refused, where it can be told: it may be anything."""
+    name = event.get("event_id") if isinstance(event, dict) else None
+    return name if isinstance(name, str) and len(name) <= 64 and name.isascii() and name.isprintable() else None
+
+
 def shown_issue(event: Decision) -> str:
     """Why it was shown, as far as the reviewer is to know: which images are controls is never said."""
     return "label" if event.issue == "control" else event.issue

@@ -26,7 +26,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from numpy.typing import NDArray
 
 from regraft.board.review.cards import card, pair_card
-from regraft.board.review.events import MOST_EVENTS, Refused, decision, same, shown_issue
+from regraft.board.review.events import MOST_EVENTS, Refused, decision, same, shown_id, shown_issue
 from regraft.board.review.history import History
 from regraft.board.review.listing import Filters, choices, filtered, in_state
 from regraft.board.review.progress import progress
@@ -230,7 +230,6 @@ class Review:
         known: list[str] = []
         rejected: list[JSON] = []
         for event in sent:
-            name = event.get("event_id") if isinstance(event, dict) else None
             try:
                 found = decision(event, self.desk, self.history, reviewer, self.clock(), made)
                 before = made.get(found.event_id) or self.history.event(found.event_id)
@@ -241,7 +240,7 @@ class Review:
                 elif found.event_id not in made:
                     known.append(found.event_id)
             except Refused as refusal:
-                rejected.append({"event_id": name if isinstance(name, str) else None, "reason": str(refusal)})
+                rejected.append({"event_id": shown_id(event), "reason": str(refusal)})
         done = self.ledger.append(list(made.values()), partial=True)
         rejected += [{"event_id": one.event_id, "reason": one.reason} for one in done.refused]
         self.history.refresh()
