@@ -43,10 +43,11 @@ def write_runs(folder: Path, num_runs: int, num_points: int) -> None:
     for number in range(num_runs):
         path = folder / f"project-{number % 10}" / str(number // 10 + 1)
         path.mkdir(parents=True)
+        version = f"v{number % 3}"
         options = {f"option_{i}": "auto" for i in range(60)} | {"strategy": "lp_ft", "seed": 0, "init_from": None}
         config = {
             "data": "/data",
-            "data_version": f"v{number % 3}",
+            "data_version": version,
             "options": options,
             "asked": options,
             "reasons": {},

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from typing import Any, Literal
 from regraft.errors import UsageError
 from regraft.files import write_text
 from regraft.store import runs
-from regraft.store.run_files import ORIGIN, is_plain_name, listed, number, part, read_config, read_json, text
+from regraft.store.run_files import ORIGIN, is_plain_name, listed, number, part, read_json, read_settings, text
 from regraft.types import JSON
 
 FORMAT = 1
@@ -30,6 +30,13 @@ SIGN_OF_LIFE_SECONDS = 600.0
 """An unfinished run whose files changed within this time is taken to be running."""
 
 _WATCHED = (runs.CONFIG, runs.RESULT, ORIGIN)
+
+_DECISIONS = ("version", "head", "last_seq", "num_events")
+_SETTINGS = frozenset(
+    ["data_version", "decisions", *(f"decisions.{name}" for name in _DECISIONS)]
+    + [f"options.{name}" for name in ("strategy", "backbone", "seed", "init_from", "resume")]
+)
+"""What the index wants to know of a config."""
 
 State = Literal["finished", "unfinished", "damaged"]
 
@@ -197,10 +204,9 @@ def read_facts(
     stamp: tuple[int, ...],
 ) -> RunFacts:  # fmt: skip
     """What the small files of a run folder say, as far as they can be read."""
-    config, origin = read_config(folder) or {}, read_json(folder, ORIGIN) or {}
+    config, origin = read_settings(folder, _SETTINGS), read_json(folder, ORIGIN) or {}
     result = read_json(folder, runs.RESULT) if finished is not None else None
     metrics = {m: value for m in MEASURES if (value := _interval(part(result, "metrics", m))) is not None}
-    options = part(config, "options")
     state: State = "unfinished" if finished is None else "finished" if metrics else "damaged"
     seconds = part(result, "seconds")
     stages = [number(value) for value in seconds.values()] if isinstance(seconds, dict) else []
@@ -213,18 +219,18 @@ def read_facts(
         finished=finished,
         split=text(part(result, "split"), 20),
         metrics=metrics,
-        strategy=text(part(result, "strategy") or part(options, "strategy"), 60),
-        backbone=text(part(result, "backbone") or part(options, "backbone"), 120),
-        data_version=text(part(result, "data_version") or part(config, "data_version"), 80),
-        decisions=_decisions(part(result, "decisions") or part(config, "decisions")),
-        seed=text(part(options, "seed"), 20),
+        strategy=text(part(result, "strategy") or config.get("options.strategy"), 60),
+        backbone=text(part(result, "backbone") or config.get("options.backbone"), 120),
+        data_version=text(part(result, "data_version") or config.get("data_version"), 80),
+        decisions=_decisions(part(result, "decisions") or _told(config)),
+        seed=text(config.get("options.seed"), 20),
         seconds=round(sum(value for value in stages if value is not None), 3) if stages else None,
         num_images=_count(part(result, "num_images")),
         num_evaluated=_count(part(result, "num_evaluated") or part(result, "num_images")),
         num_warnings=len(listed(part(result, "warnings"))),
         who=text(part(origin, "who"), 80) or _person(owner),
-        init_from=text(part(options, "init_from"), 400),
-        resumed=bool(part(options, "resume")),
+        init_from=text(config.get("options.init_from"), 400),
+        resumed=bool(config.get("options.resume")),
         stamp=stamp,
     )
 
@@ -265,8 +271,15 @@ def _interval(value: Any) -> tuple[float, float, float] | None:
 def _decisions(value: Any) -> str:
     """Which decisions were applied, in a word: a version or head where one is told."""
     if isinstance(value, dict):
-        value = next((value[name] for name in ("version", "head", "last_seq", "num_events") if value.get(name)), "")
+        value = next((value[name] for name in _DECISIONS if value.get(name)), "")
     return text(value, 80)
+
+
+def _told(config: Mapping[str, str]) -> str | dict[str, str]:
+    """The decisions of a config: one word, or several."""
+    return config.get("decisions", "") or {
+        name: config[f"decisions.{name}"] for name in _DECISIONS if f"decisions.{name}" in config
+    }
 
 
 def _count(value: Any) -> int | None:

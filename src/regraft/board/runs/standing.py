@@ -7,10 +7,11 @@ background and remembered, so a page never waits for them.
 
 from __future__ import annotations
 
+import atexit
 import logging
-import queue
 import threading
-from collections import OrderedDict
+import weakref
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +23,7 @@ from regraft.types import Interval
 
 MAX_REMEMBERED = 20_000
 MAX_WAITING = 500
+STOP_SECONDS = 20.0
 
 Pair = tuple[str, tuple[int, ...], str, tuple[int, ...]]
 Kind = Literal["best", "tied", "behind"]
@@ -46,6 +48,16 @@ class Standing:
     words: str
 
 
+_alive: weakref.WeakSet[Standings] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """An interpreter that ends while a thread is within pyarrow aborts."""
+    for standings in tuple(_alive):
+        standings.stop()
+
+
 class Standings:
     """Judges groups of runs, and remembers the differences.
 
@@ -55,8 +67,9 @@ class Standings:
 
     def __init__(self, index: RunIndex) -> None:
         self._index = index
-        self._todo: queue.SimpleQueue[tuple[Pair, RunFacts, RunFacts]] = queue.SimpleQueue()
+        self._todo: deque[tuple[Pair, RunFacts, RunFacts]] = deque()
         self._thread: threading.Thread | None = None
+        _alive.add(self)
         self._lock = threading.Lock()
         self._known: OrderedDict[Pair, dict[str, Interval] | None] = OrderedDict()
         self._waiting: set[Pair] = set()
@@ -89,15 +102,28 @@ class Standings:
             if len(self._waiting) >= MAX_WAITING:
                 return None, False
             self._waiting.add(pair)
-            if self._thread is None:  # a daemon: a board that goes down does not wait for differences
+            self._todo.append((pair, run, leader))
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="differences", daemon=True)
                 self._thread.start()
-        self._todo.put((pair, run, leader))
         return None, True
+
+    def stop(self) -> None:
+        """Finish the difference in hand, and forget the others."""
+        with self._lock:
+            self._todo.clear()
+            thread = self._thread
+        if thread is not None:
+            thread.join(STOP_SECONDS)
 
     def _work(self) -> None:
         while True:
-            self._reckon(*self._todo.get())
+            with self._lock:
+                if not self._todo:
+                    self._thread = None
+                    return
+                todo = self._todo.popleft()
+            self._reckon(*todo)
 
     def _reckon(self, pair: Pair, run: RunFacts, leader: RunFacts) -> None:
         found: dict[str, Interval] | None = None
