@@ -46,6 +46,7 @@ class TestFit:
         names = {
             "config.yaml",
             "env.json",
+            "events.jsonl",
             "result.json",
             "metrics.jsonl",
             "predictions.parquet",
