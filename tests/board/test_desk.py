@@ -195,6 +195,24 @@ def test_the_second_start_needs_no_audit_and_a_changed_label_does(audited, tmp_p
     assert start().version != first.version
 
 
+def test_neighbours_are_of_other_groups_and_one_of_each():
+    rng = np.random.default_rng(0)
+    indices = np.array([rng.permutation(30)[:16] for _ in range(30)])
+    indices[:, 14:] = -1
+    similarity = -np.sort(-rng.random((30, 16)).astype(np.float32), axis=1)
+    groups = rng.integers(0, 12, 30)
+    found, near = prepare._neighbours(indices, similarity, groups)
+    for row in range(30):
+        expected: list[int] = []
+        for other in indices[row]:
+            if other >= 0 and groups[other] not in {groups[row], *groups[expected]}:
+                expected.append(int(other))
+        expected = expected[:6]
+        assert found[row].tolist() == expected + [-1] * (6 - len(expected))
+        places = [indices[row].tolist().index(other) for other in expected]
+        assert near[row, : len(expected)].tolist() == similarity[row, places].tolist()
+
+
 def test_prototypes_are_the_nearest_to_the_mean_and_one_a_group():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(40, 8)).astype(np.float16)

@@ -214,8 +214,11 @@ def prototypes(
 def _neighbours(
     indices: NDArray[np.int64], similarity: NDArray[np.float32], group_ids: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The nearest images outside an image's own group: its near-duplicates say nothing of their own."""
-    own = (indices < 0) | (group_ids[indices] == group_ids[:, None])
+    """The nearest images outside an image's own group, one of each group: a near-duplicate says nothing new."""
+    groups = group_ids[indices]
+    own = (indices < 0) | (groups == group_ids[:, None])
+    for rank in range(1, groups.shape[1]):
+        own[:, rank] |= (groups[:, :rank] == groups[:, rank, None]).any(axis=1)
     first = np.argsort(own, axis=1, kind="stable")[:, :NUM_NEIGHBOURS]
     kept = np.where(np.take_along_axis(own, first, axis=1), -1, np.take_along_axis(indices, first, axis=1))
     return kept.astype(np.int32), np.take_along_axis(similarity, first, axis=1).astype(np.float32)
