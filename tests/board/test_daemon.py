@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from background import REGRAFT, User, part, until
+from review_samples import sample_desk
 
 from regraft.board.daemon import ask, chosen, forward_line
 from regraft.board.health import is_taken
 from regraft.board.processes import identify, lives, signal_to
+from regraft.board.review.prepare import keep
+from regraft.board.review.texts import Texts
+from regraft.board.serving import prepared
 from regraft.board.state import Part, place_of, places
+from regraft.data import data_version
 from regraft.errors import RegraftError, UsageError
+from regraft.pipeline import read
+from regraft.progress import Listener
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
@@ -174,6 +183,33 @@ def test_a_token_for_others(user):
     for process in [status["supervisor"]["pid"], part(status)["pid"]]:  # `ps` shows these to everybody
         assert token not in Path(f"/proc/{process}/cmdline").read_text()
     assert token not in user.logs()
+
+
+def test_the_review_is_there_where_an_audit_was_prepared_for_these_images(user):
+    photos, cache = user.home / "photos", user.home / "cache"
+    desk = sample_desk(user.home, 12)
+    found = read(photos, cache_dir=cache).manifest
+    listener = Listener()
+    assert prepared(photos, cache, listener) is None
+    of_these = replace(desk, version=data_version(found), paths=Texts.of(found.images.tolist()))
+    older, newer = (cache / "review" / f"{of_these.version}-{name}" / "desk.safetensors" for name in ("b", "a"))
+    keep(of_these, older)
+    os.utime(older, (1, 1))
+    keep(of_these, newer)
+    keep(desk, cache / "review" / "0123456789ab-a" / "desk.safetensors")  # of other images, and the newest
+    renamed = cache / "review" / f"{of_these.version}-c" / "desk.safetensors"
+    keep(replace(of_these, paths=desk.paths), renamed)  # of the same images under other names
+    assert prepared(photos, cache, listener) == newer
+
+    status = user.up(photos, "--no-tensorboard")
+    assert status["review"]
+    with urllib.request.urlopen(part(status)["address"], timeout=30) as answer:
+        assert answer.url.endswith("/review")
+    user.tidy()
+    (photos / "dog & <b>wolf<_b>" / "new.png").write_bytes(next(photos.rglob("*.png")).read_bytes() + b"x")
+    assert prepared(photos, cache, listener) is None
+    told = user.call("up", photos, "--runs-dir", user.runs, "--no-tensorboard").stdout
+    assert "no review: no audit" in told
 
 
 @pytest.fixture
