@@ -38,6 +38,8 @@ async function begin() {
     setTimeout(begin, ENOUGH);
     return;
   }
+  byId("problem").textContent = "";
+  root.dataset.state = "loading";
   standing.refresh();
   if (view === "grid") await new Grid(page).start();
   else if (view === "pairs") await new Pairs(page).start();

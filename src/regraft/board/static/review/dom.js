@@ -28,7 +28,10 @@ export function percent(share) {
   return `${points > 0 && points < 1 ? points.toFixed(1) : Math.round(points)} %`;
 }
 
-export const interval = (found) => `${percent(found.estimate)} (${percent(found.low)} – ${percent(found.high)})`;
+/** "21–52 %". */
+export const range = ({ low, high }) => `${percent(low).replace(/ %$/, "")}–${percent(high)}`;
+
+export const interval = (found) => `${percent(found.estimate)} (${range(found)})`;
 
 /** "1 image", "2 images". */
 export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;

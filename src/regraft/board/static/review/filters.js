@@ -63,7 +63,7 @@ export class Filters extends EventTarget {
   }
 
   get blind() {
-    return this.alwaysBlind || (Boolean(this.#blind) && setting("blind", false));
+    return this.alwaysBlind || setting("blind", false);
   }
 
   /** How many filters narrow the queue. */

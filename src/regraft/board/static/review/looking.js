@@ -11,7 +11,7 @@ import { Queue } from "./queue.js";
 
 const AHEAD = 6; // pictures decoded before they are wanted
 const SMALL = 128; // pixels; smaller originals are shown with hard edges
-const TRAIL = 6;
+const TRAIL = 5;
 
 export class Looking {
   #page; #queue = new Queue(); #pictures = new Pictures(); #search = new ClassSearch();
@@ -32,6 +32,7 @@ export class Looking {
       });
     }
     byId("note").addEventListener("close", () => this.#keepNote());
+    byId("note-text").addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && byId("note").close());
     swiped(byId("stage"), (steps) => this.#go(steps));
   }
 
@@ -246,8 +247,8 @@ export class Looking {
   #end(before) {
     delete byId("stage").dataset.shown;
     this.#state("end");
-    const filtered = this.#page.filters.active > 0;
-    byId("end-words").textContent = filtered ? "Nothing is left that these filters show." : "Nothing is left in the queue.";
+    byId("end-words").textContent = this.#page.filters.active ? "Nothing is left that these filters show."
+      : this.#page.issue === "conflict" ? "Reviewers disagree on no image." : "Nothing is left in the queue.";
     announce(`${before}${byId("end-words").textContent}`);
   }
 

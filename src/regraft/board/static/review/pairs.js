@@ -10,7 +10,7 @@ const BLINK = 500; // ms a picture: two changes a second, below the three that W
 const PAGE = 20;
 
 export class Pairs {
-  #page; #pictures = new Pictures(); #pairs = []; #index = 0; #next = null; #since = 0; #timer = 0; #ticket = 0; #shown = null; #second = false; #left = 0;
+  #page; #pictures = new Pictures(); #pairs = []; #index = 0; #next = null; #since = 0; #timer = 0; #ticket = 0; #shown = null; #second = false; #left = 0; #state = byId("pair-state");
 
   constructor(page) {
     this.#page = page;
@@ -21,6 +21,13 @@ export class Pairs {
       });
     }
     page.outbox.addEventListener("saved", () => this.#mark());
+    this.#state.value = new URLSearchParams(location.search).get("state") ?? "open";
+    if (!this.#state.value) this.#state.value = "open";
+    this.#state.addEventListener("change", () => {
+      history.replaceState(null, "", `?state=${this.#state.value}`);
+      byId("stage").focus({ preventScroll: true });
+      this.#do("reload");
+    });
     listen((key) => this.#do({ 1: "first", 2: "second", d: "distinct", b: "blink", s: "skip", u: "undo", left: "back", right: "forward", "?": "help" }[key]));
   }
 
@@ -36,10 +43,10 @@ export class Pairs {
   }
 
   async #fetch() {
-    const page = await get("pairs", { state: "open", after: this.#next, limit: PAGE });
+    const page = await get("pairs", { state: this.#state.value, after: this.#next, limit: PAGE, blind: this.#page.filters.blind ? 1 : "" });
     this.#pairs.push(...page.items);
     this.#next = page.next ?? null;
-    this.#left = page.left;
+    this.#left = this.#state.value === "open" ? page.left : page.total;
   }
 
   #failed(error) {
@@ -69,7 +76,7 @@ export class Pairs {
     }
     const [item, other] = choice === "second" ? [pair.b, pair.a] : [pair.a, pair.b];
     const action = { first: "duplicate", second: "duplicate", distinct: "distinct", skip: "skip" }[choice];
-    this.#page.decisions.decide([item], { action, other: other.id, issue: "near_duplicate", seconds: (performance.now() - this.#since) / 1000 });
+    this.#page.decisions.decide([item], { action, other: other.id, issue: pair.conflict ? "conflict" : "near_duplicate", seconds: (performance.now() - this.#since) / 1000 });
     const words = action === "duplicate" ? `${choice === "first" ? "Left" : "Right"} one stays. ` : `${inWords({ action })}. `;
     this.#go(1, words);
   }
@@ -156,12 +163,14 @@ export class Pairs {
     }
     byId("why").textContent = `${pair.why ?? ""}${pair.why ? " · " : ""}similarity ${percent(pair.similarity)}`;
     byId("differ").hidden = pair.a.given === pair.b.given;
+    byId("pair-others").replaceChildren(...(pair.others ?? []).map(({ reviewer, action, survivor, note }) => h("span", { class: "mark" }, name(reviewer, "person"),
+      `: ${action === "duplicate" ? `${survivor === pair.a.id ? "left" : "right"} one stays` : inWords({ action })}`, note && [" — ", name(note, "said")])));
     this.#mark();
   }
 
   #mark() {
     const pair = this.#pairs[this.#index];
-    const mine = pair && (this.#page.decisions.mine(pair.a, pair.b.id) ?? null);
+    const mine = pair && (this.#page.decisions.mine({ ...pair.a, mine: pair.mine }, pair.b.id) ?? null);
     byId("pair-mine").hidden = !mine;
     byId("pair-mine").textContent = mine ? `You: ${inWords(mine)} · ${mine.status}` : "";
     byId("pair-left").textContent = this.#pairs.length ? `Pair ${Math.min(this.#index + 1, this.#pairs.length)} of ${this.#left.toLocaleString("en")}` : "";

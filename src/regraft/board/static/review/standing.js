@@ -1,7 +1,7 @@
 /** Where the review stands: saved or waiting, how many are left, the hit rate, the hint, the others, the break, the refit. */
 
 import { get, post } from "./api.js";
-import { announce, byId, count, h, interval, keepSetting, name, percent, setting } from "./dom.js";
+import { announce, byId, count, h, interval, keepSetting, name, percent, range, setting } from "./dom.js";
 
 const STRETCH = 50 * 60; // seconds of review without a break
 const BREAK = 5 * 60; // a pause as long as this is one
@@ -20,6 +20,7 @@ export class Standing extends EventTarget {
     outbox.addEventListener("change", () => this.#connection());
     outbox.addEventListener("progress", ({ detail }) => this.show(detail));
     outbox.addEventListener("saved", () => this.#touched());
+    addEventListener("online", () => this.refresh());
     document.addEventListener("keydown", () => this.#touched());
     document.addEventListener("pointerdown", () => this.#touched());
     byId("refused-dismiss")?.addEventListener("click", () => outbox.dismissRefused());
@@ -68,7 +69,7 @@ export class Standing extends EventTarget {
     const rate = byId("hit-rate");
     rate?.replaceChildren(...(progress.hit_rate ? [
       h("strong", {}, percent(progress.hit_rate.estimate)), " ",
-      h("span", { class: "quiet" }, `(${percent(progress.hit_rate.low)} – ${percent(progress.hit_rate.high)})`), whisker(progress.hit_rate),
+      h("span", { class: "quiet" }, `(${range(progress.hit_rate)})`), whisker(progress.hit_rate),
     ] : [h("span", { class: "quiet" }, "after a few looks")]));
     const hint = byId("hint");
     if (hint) { hint.hidden = !progress.hint; hint.textContent = progress.hint ?? ""; }
@@ -175,16 +176,18 @@ function facts(progress) {
 }
 
 function compared({ before, after, difference, untouched, test, metric, num_applied: applied }) {
-  const row = (title, one) => one && h("tr", {}, h("th", { scope: "row" }, title), h("td", { "data-name": "Before" }, interval(one.before)),
-    h("td", { "data-name": "After" }, interval(one.after)),
+  const row = (title, one) => one && h("tr", {}, h("th", { scope: "row" }, title), h("td", { "data-name": "Before" }, fine(one.before)),
+    h("td", { "data-name": "After" }, fine(one.after)),
     h("td", { "data-name": "Difference", class: one.difference.low > 0 ? "better" : one.difference.high < 0 ? "worse" : "" }, points(one.difference)));
   const of = (one) => (one?.before && one.after && one.difference ? one : null);
   return [h("table", { class: "stack" },
-    h("caption", {}, `${(metric ?? "score").replaceAll("_", " ")}, ${count(applied ?? 0, "decision")} applied; the difference is paired`),
+    h("caption", {}, `${(metric ?? "score").replaceAll("_", " ")} in %, ${count(applied ?? 0, "decision")} applied; the difference is paired`),
     h("thead", {}, h("tr", {}, h("td", {}), ["Before", "After", "Difference"].map((title) => h("th", { scope: "col" }, title)))),
     h("tbody", {}, row("Held out", of({ before, after, difference })), row("where no label changed", of(untouched)),
       row("Test, labels as given", of(test?.as_given ?? test)), row("Test, as corrected", of(test?.as_corrected))))];
 }
+
+const fine = ({ estimate, low, high }) => `${(100 * estimate).toFixed(1)} (${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)})`;
 
 function points({ estimate, low, high }) {
   const signed = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
