@@ -16,10 +16,15 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
+from fastapi import FastAPI
+from httpx2 import Response
+from starlette.testclient import TestClient
 
 from drawn import encode, photo
 from regraft.board.review.desk import Desk
 from regraft.board.review.order import suspects, with_controls
+from regraft.board.review.refit import Refits
+from regraft.board.review.routes import router
 from regraft.board.review.texts import Texts
 from regraft.board.site import Site
 from regraft.store.db import open_database
@@ -142,3 +147,15 @@ def event(item: str, action: str, **values: Any) -> dict[str, Any]:
         "event_id": str(uuid.uuid4()), "session": "test", "item": item, "issue": "label", "action": action,
         "duration": 1.5, **values,
     }  # fmt: skip
+
+
+def client_of(site: Site, refits: Refits | None = None) -> TestClient:
+    """The routes alone, without the guard: the header `x-who` says who asks."""
+    app = FastAPI()
+    app.include_router(router(site, who=lambda request: request.headers.get("x-who", "anna"), refits=refits))
+    return TestClient(app, raise_server_exceptions=True)
+
+
+def post(api: TestClient, *events: Any, who: str = "anna") -> Response:
+    """Send events to `client_of`'s routes."""
+    return api.post("/api/review/decisions", json={"events": list(events)}, headers={"x-who": who})
