@@ -82,12 +82,20 @@ def clipart(folder: Path) -> Path:
         if subject not in ("unsorted", "special") and path.is_file():
             by_subject.setdefault(subject, []).append(str(path))
     largest = sorted(by_subject, key=lambda name: -len(by_subject[name]))[:CLASSES]
-    lines = [
-        f'"{by_subject[name][i]}",{name}'
-        for name in sorted(largest)
-        for i in sorted(rng.permutation(len(by_subject[name]))[:400].tolist())
-    ]
     folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name in sorted(largest):
+        for i in sorted(rng.permutation(len(by_subject[name]))[:400].tolist()):
+            small = folder / name / f"{i:05d}.png"  # made small once: most of a training would else be decoding
+            if not small.exists():
+                small.parent.mkdir(exist_ok=True)
+                try:
+                    picture = Image.open(by_subject[name][i]).convert("RGBA")
+                except (OSError, Image.DecompressionBombError):
+                    continue
+                picture.thumbnail((2 * SIZE, 2 * SIZE))
+                picture.save(small)
+            lines.append(f"{name}/{small.name},{name}")
     (folder / "clipart.csv").write_text("image,label\n" + "\n".join(lines) + "\n", "utf-8")
     return folder / "clipart.csv"
 
