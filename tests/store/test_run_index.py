@@ -23,16 +23,23 @@ def keys(index: RunIndex) -> list[str]:
 
 
 def test_it_says_what_the_folder_says(tmp_path):
-    write_run(tmp_path, "photos", "1", macro_f1=0.8, config={"decisions": {"version": "abc"}})
+    write_run(tmp_path, "photos", "1", macro_f1=0.8, config={"decisions": {"seq": 7, "head": "abc"}})
     (facts,) = RunIndex(tmp_path).refresh()
     assert (facts.key, facts.state, facts.split, facts.strategy, facts.backbone) == (
         "photos/1", "finished", "test", "linear_probe", "resnet18",
     )  # fmt: skip
     assert facts.metrics["macro_f1"] == pytest.approx((0.8, 0.75, 0.85))
     assert (facts.seconds, facts.num_images, facts.num_evaluated, facts.data_version) == (4.5, 30, 12, "v1")
-    assert facts.decisions == "abc"
+    assert facts.decisions == "7:abc"
     assert facts.finished is not None
     assert facts.who
+
+
+def test_decisions_that_changed_nothing_are_none(tmp_path):
+    write_run(tmp_path, name="1", result={"decisions": {"seq": 7, "head": "f" * 64, "num_applied": 0}})
+    write_run(tmp_path, name="2", result={"decisions": {"seq": 7, "head": "f" * 64, "num_applied": 3}})
+    write_run(tmp_path, name="3", result={"decisions": [1]})
+    assert [facts.decisions for facts in RunIndex(tmp_path).refresh()] == ["", "7:" + "f" * 11, ""]
 
 
 def test_numbers_are_in_order_of_number(tmp_path):

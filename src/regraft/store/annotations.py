@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Double, PrimaryKeyConstraint, Table, Text
+from sqlalchemy.dialects import postgresql, sqlite
 
 from regraft.errors import UsageError
 from regraft.store.db import Database
@@ -83,9 +84,10 @@ class Annotations:
         """Give or take back one's star; doing it twice changes nothing."""
         mine = {"project": project, "run": run, "person": person}
         with self._database.begin() as connection:
-            connection.execute(sa.delete(STARS).filter_by(**mine))
             if on:
-                connection.execute(sa.insert(STARS).values(**mine, time=self._clock()))
+                self._add(connection, STARS, **mine, time=self._clock())
+            else:
+                connection.execute(sa.delete(STARS).filter_by(**mine))
 
     def tag(self, project: str, run: str, person: str, tag: str, *, on: bool = True) -> None:
         """Put a tag on a run, or take it off, whoever put it there.
@@ -98,10 +100,11 @@ class Annotations:
             raise UsageError(f"a tag has 1 to {MAX_TAG} printable characters and no comma: {tag[:MAX_TAG]!r} is none")
         which = {"project": project, "run": run, "tag": tag}
         with self._database.begin() as connection:
-            connection.execute(sa.delete(TAGS).filter_by(**which))
             if on:
-                connection.execute(sa.insert(TAGS).values(**which, person=person, time=self._clock()))
+                self._add(connection, TAGS, **which, person=person, time=self._clock())
                 self._check_count(connection, TAGS, project, run, MAX_TAGS, "tags")
+            else:
+                connection.execute(sa.delete(TAGS).filter_by(**which))
 
     def note(self, project: str, run: str, person: str, note: str) -> Note:
         """Write beside a run.
@@ -153,6 +156,11 @@ class Annotations:
             key: Marks(stars=tuple(sorted(stars[key])), tags=tuple(sorted(tags[key])), notes=tuple(notes[key]))
             for key in stars.keys() | tags.keys() | notes.keys()
         }
+
+    def _add(self, connection: sa.Connection, table: Table, **row: object) -> None:
+        """Insert a row unless it is there, whoever else does the same now."""
+        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
+        connection.execute(insert(table).values(**row).on_conflict_do_nothing())
 
     def _check_count(
         self, connection: sa.Connection, table: Table, project: str, run: str, limit: int, what: str

@@ -50,33 +50,33 @@ class Folding:
 
     def add(self, events: Iterable[Decision]) -> set[Key]:
         """Take the next events, in their order; returns the keys whose verdict may have changed."""
-        touched: set[Key] = set()
+        touched: dict[Key, None] = {}  # in the order of the events: in that of a set judging takes twice as long
         for event in events:
             if event.action == "undo":
-                touched |= self._undo(event)
+                touched.update(dict.fromkeys(self._undo(event)))
             elif event.action != "skip" and event.event_id not in self._by_id:
                 key = key_of(event)
                 self._by_id[event.event_id] = event
                 self._decisions.setdefault(key, []).append(event)
                 if event.batch:
                     self._by_batch.setdefault((event.reviewer, event.batch), []).append(event.event_id)
-                touched.add(key)
+                touched[key] = None
         for key in touched:
             verdict = _judged([event for event in self._decisions[key] if event.event_id not in self._undone])
             if verdict is None:
                 self.verdicts.pop(key, None)
             else:
                 self.verdicts[key] = verdict
-        return touched
+        return set(touched)
 
-    def _undo(self, event: Decision) -> set[Key]:
+    def _undo(self, event: Decision) -> list[Key]:
         """Mark what an undo takes back: one event or a batch, before it in the history, and its reviewer's own."""
         one, batch = event.supersedes, (event.reviewer, event.batch)
         names = [one] if one else self._by_batch.get(batch, [])
         found = [self._by_id[name] for name in names if name in self._by_id]
         own = [other for other in found if other.reviewer == event.reviewer]
         self._undone.update(other.event_id for other in own)
-        return {key_of(other) for other in own}
+        return [key_of(other) for other in own]
 
 
 def stand(event: Decision) -> tuple[str, str]:

@@ -31,7 +31,7 @@ SIGN_OF_LIFE_SECONDS = 600.0
 
 _WATCHED = (runs.CONFIG, runs.RESULT, ORIGIN)
 
-_DECISIONS = ("version", "head", "last_seq", "num_events")
+_DECISIONS = ("seq", "head")
 _SETTINGS = frozenset(
     ["data_version", "decisions", *(f"decisions.{name}" for name in _DECISIONS)]
     + [f"options.{name}" for name in ("strategy", "backbone", "seed", "init_from", "resume")]
@@ -269,9 +269,12 @@ def _interval(value: Any) -> tuple[float, float, float] | None:
 
 
 def _decisions(value: Any) -> str:
-    """Which decisions were applied, in a word: a version or head where one is told."""
+    """Which decisions were applied, in a word: how many events of which history; "" where none changed anything."""
     if isinstance(value, dict):
-        value = next((value[name] for name in _DECISIONS if value.get(name)), "")
+        if value.get("num_applied") == 0:
+            return ""
+        head, seq = text(value.get("head"), 12).rstrip("…"), text(value.get("seq"), 12)
+        value = f"{seq}:{head}".strip(":")
     return text(value, 80)
 
 

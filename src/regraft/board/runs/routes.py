@@ -116,7 +116,7 @@ def router(site: Site) -> APIRouter:
             measures=run_page.measures(folder, facts), classes=run_page.classes(folder),
             warnings=run_page.warnings(folder), stages=run_page.stages(folder), options=run_page.options(folder),
             environment=run_page.environment(folder), files=run_page.files(folder, facts),
-            data=run_page.data_source(folder), origin=run_page.origin(folder),
+            data=run_page.data_source(folder), decided=run_page.decisions(folder), origin=run_page.origin(folder),
             parents=run_page.parents(facts, everything, site.runs_dir), base=leaderboard.run_address(project, name),
             marks=annotations.of(project, name),
             leader=leader if leader is not facts and leader.metrics and facts.metrics else None,

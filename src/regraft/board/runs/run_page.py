@@ -86,6 +86,11 @@ def warnings(folder: Path) -> list[str]:
     return [text(word, 400) for word in listed(part(read_json(folder, runs.RESULT), "warnings"), 20) if word]
 
 
+def decisions(folder: Path) -> list[str]:
+    """What the review decisions did to this run, in sentences."""
+    return [text(word, 400) for word in listed(part(read_json(folder, runs.RESULT), "decisions", "words"), 10) if word]
+
+
 def stages(folder: Path) -> list[JSON]:
     """Seconds of each stage, in order, with their share of the longest."""
     table = part(read_json(folder, runs.RESULT), "seconds")
