@@ -35,10 +35,22 @@ def test_a_module_that_is_called_twice_is_two_steps() -> None:
     assert len(set(names)) == len(names) == 5
 
 
+def test_a_convolution_whose_padding_depends_on_the_image_is_a_step() -> None:
+    class Padded(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(nn.functional.pad(x, (1, 1)) if x.shape[-1] % 2 else x)
+
+    assert [node.op for node in graph_nodes(nn.Sequential(Padded(3, 3, 1)))] == ["placeholder", "Padded", "output"]
+
+
 def test_code_that_depends_on_what_flows_through_it_has_no_graph() -> None:
     class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Identity()
+
         def forward(self, x: Tensor) -> Tensor:
-            return x if x.sum() > 0 else -x
+            return self.inner(x) if x.sum() > 0 else -x
 
     assert graph_nodes(Branches()) == []
 

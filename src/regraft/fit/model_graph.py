@@ -18,8 +18,7 @@ def graph_nodes(model: nn.Module) -> list[GraphNode]:
     Nothing is computed: torch.fx follows the code with stand-ins for tensors.
     """
     try:
-        tracer = fx.Tracer()
-        graph = tracer.trace(model)
+        graph = _Layers().trace(model)
     except Exception:  # a stranger's forward: torch.fx raises whatever the code does with a stand-in
         return []
     modules = dict(model.named_modules())
@@ -43,6 +42,19 @@ def graph_nodes(model: nn.Module) -> list[GraphNode]:
         inputs = tuple(names[source] for source in node.all_input_nodes if source in names)
         nodes.append(GraphNode(name, target, inputs, about))
     return nodes[:MOST_NODES]
+
+
+class _Layers(fx.Tracer):
+    """Takes what has no parts, and what is a convolution or a norm by its class, as one step.
+
+    Their code may depend on shapes, as that of timm's convolutions with TensorFlow's padding does.
+    """
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(m.children()) or isinstance(m, _LAYERS) or super().is_leaf_module(m, module_qualified_name)
+
+
+_LAYERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.Linear)
 
 
 def _target(node: Any) -> str:
