@@ -309,3 +309,11 @@ class TestPart:
         assert parted.split.test.tolist() == [6, 7, 8, 9]
         assert parted.corrected is not None
         assert parted.corrected.as_corrected[[6, 7]].tolist() == [-1, 1]
+
+
+def test_a_class_is_known_by_how_it_is_shown() -> None:
+    odd = "b\udce9e"  # a byte that is no UTF-8: a page shows b\xe9e, and so do decisions
+    manifest = manifest_of(["ant", "ant", "ant", odd, odd, odd])
+    found = apply(manifest, history(of(0, "relabel", "b\\xe9e", given="ant"), of(3, "relabel", "ant", given="b\\xe9e")))
+    assert (found.num_relabelled, found.num_stale) == (2, 0)
+    assert names_of(found, found.manifest.labels) == [odd, "ant", "ant", "ant", odd, odd]

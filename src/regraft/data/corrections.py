@@ -56,7 +56,8 @@ def apply(
     in_development &= ~in_test
     rows = {key.tobytes().hex(): row for row, key in enumerate(manifest.hashes)}
     given = [manifest.class_names[label] if label >= 0 else None for label in manifest.labels.tolist()]
-    judged = _judge(verdicts, rows, given, keep_ambiguous)
+    shown = {printable(name): name for name in manifest.class_names}  # decisions name classes as pages show them
+    judged = _judge(verdicts, rows, given, shown, keep_ambiguous)
     decided, counts = judged.labels, judged.counts
     pairs = weigh_pairs(verdicts, rows, in_development, in_test)
 
@@ -115,8 +116,9 @@ class _Judged:
 
 
 def _judge(
-    verdicts: Mapping[Key, Verdict], rows: Mapping[str, int], given: list[str | None], keep_ambiguous: bool
-) -> _Judged:
+    verdicts: Mapping[Key, Verdict], rows: Mapping[str, int], given: list[str | None], shown: Mapping[str, str],
+    keep_ambiguous: bool,
+) -> _Judged:  # fmt: skip
     labels, out, kept, counts = list(given), {}, [], Counter[str]()
     for (item, other), verdict in verdicts.items():
         if other:
@@ -132,9 +134,9 @@ def _judge(
             out[row] = "excluded_by_review"
         elif verdict.action == "ambiguous" and not keep_ambiguous:
             out[row] = "ambiguous_by_review"
-        elif verdict.action == "relabel" and verdict.label != given[row]:
-            if verdict.given in ("", given[row]):
-                labels[row] = verdict.label
+        elif verdict.action == "relabel" and (label := shown.get(verdict.label, verdict.label)) != given[row]:
+            if shown.get(verdict.given, verdict.given) in ("", given[row]):
+                labels[row] = label
             else:
                 counts["stale"] += 1
     return _Judged(labels=labels, out=out, kept=kept, counts=counts)
