@@ -183,6 +183,12 @@ def test_a_token_for_others(user):
     for process in [status["supervisor"]["pid"], part(status)["pid"]]:  # `ps` shows these to everybody
         assert token not in Path(f"/proc/{process}/cmdline").read_text()
     assert token not in user.logs()
+    assert (user.folder / "token").stat().st_mode & 0o077 == 0
+    user.tidy()
+    assert part(user.up("--token", "--no-tensorboard"))["address"].endswith(f"#token={token}"), "bookmarks stay good"
+    user.tidy()
+    (user.folder / "token").write_text("short")
+    assert part(user.up("--token", "--no-tensorboard"))["address"].partition("#token=")[2] not in (token, "short")
 
 
 def test_the_review_is_there_where_an_audit_was_prepared_for_these_images(user):

@@ -175,7 +175,8 @@ def up(
         if asked.port is not None and is_taken(asked.host, asked.port):
             raise UsageError(f"a port must be free: {asked.port} of {asked.host} is taken; leave --port out")
         desk = find_desk()
-        place.ask(dataclasses.replace(asked, desk=None if desk is None else str(desk)))
+        token = None if asked.token is None else place.token(asked.token)
+        place.ask(dataclasses.replace(asked, desk=None if desk is None else str(desk), token=token))
         supervisor = detach(supervisor_command(place), place.log("supervisor"), environment={})
         try:
             failed = _wait(place, asked, lambda: supervisor.poll() is None, limit)

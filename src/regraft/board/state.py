@@ -5,6 +5,7 @@
         supervising.lock  held by the one supervisor while it lives
         asked.json        what `up` was asked for; as long as it is there, the parts are wanted
         state.json        which processes run; written by the supervisor alone
+        token             what visitors must present, kept so that bookmarks stay good; deleted, there is another
         board.log, tensorboard.log, supervisor.log, and one older piece of each (.1)
 
 The machine is part of the path because home folders are shared over networks, and a process number says nothing on
@@ -34,7 +35,7 @@ from regraft.types import JSON
 
 Kept = TypeVar("Kept")
 
-ASKED, STATE, PID = "asked.json", "state.json", "supervisor.pid"
+ASKED, STATE, PID, TOKEN = "asked.json", "state.json", "supervisor.pid", "token"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,17 @@ class Place:
     def supervising(self) -> FileLock:
         """Held by the supervisor while it lives: there is never a second one."""
         return FileLock(self.folder / "supervising.lock", timeout=0, mode=0o600)
+
+    def token(self, fresh: str) -> str:
+        """The token that visitors of this runs folder know, else `fresh`, which is kept for the next time."""
+        path = self.folder / TOKEN
+        with contextlib.suppress(OSError, ValueError):
+            kept = path.read_text("ascii").strip()
+            if len(kept) >= len(fresh):
+                return kept
+        with private(path) as aside:
+            aside.write_text(fresh + "\n", "ascii")
+        return fresh
 
     @property
     def is_supervised(self) -> bool:
