@@ -271,7 +271,7 @@ def _fit(
             command=command_line(source, asked), training=course, race="" if raced is None else raced.card(),
         )  # fmt: skip
         write_board_results(
-            folder / runs.TENSORBOARD, manifest, split, features, found, listener, step=last, also=(tracker,)
+            folder / runs.TENSORBOARD, manifest, features, found, listener, step=last, also=(tracker,)
         )  # fmt: skip
     result["seconds"] = rounded(watch.seconds)
     write_json(folder / runs.RESULT, result)  # last: a run without it did not finish

@@ -68,7 +68,7 @@ def write_run_report(
 
 
 def write_board_results(
-    folder: Path, manifest: Manifest, split: Split, features: Features, estimate: Evaluated, listener: Listener, *,
+    folder: Path, manifest: Manifest, features: Features, estimate: Evaluated, listener: Listener, *,
     step: int, also: Sequence[Tracker] = (),
 ) -> None:  # fmt: skip
     """The measures, the confusion matrix and the worst mistakes, for TensorBoard, behind the curves of the training.
@@ -94,7 +94,8 @@ def write_board_results(
         per_class=_per_class(estimate),
         also=also,
     )
-    rows = split.test if len(split.test) else split.development
+    places = {name: row for row, name in enumerate(manifest.names)}
+    rows = np.array([places[str(image)] for image in predictions.images], np.int64)
     try:
         write_projector(
             folder, features.values[rows], labels=predictions.labels, pred_probs=predictions.pred_probs,
