@@ -210,6 +210,7 @@ def test_a_session_cannot_be_made_up_altered_or_outlive_its_time(guarded, tmp_pa
            good.replace(".", ".."), "\u00e9", f"{body}=.{code}x"]  # fmt: skip
     for value in bad:
         assert forged(client, value) == 401, value
+    assert client.post("/who", json={"name": "x 99999999999"}).is_success  # a name that reads like a session
     assert forged(client, client.cookies["regraft_reviewer_8765"]) == 401
     later = time.time() + 31 * 86_400
     monkeypatch.setattr("regraft.board.visitors.time.time", lambda: later)

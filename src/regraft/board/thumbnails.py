@@ -66,7 +66,7 @@ def locate(path: Path, root: Path) -> tuple[Path, Stamp]:
     choose what else of this machine is shown. A path elsewhere was named by the manifest itself.
 
     Raises:
-        GoneError: it is not there, no regular file, or leads out of the data folder.
+        GoneError: it is not there, or leads out of the data folder.
     """
     try:
         real = path.resolve(strict=True)
@@ -76,8 +76,6 @@ def locate(path: Path, root: Path) -> tuple[Path, Stamp]:
             raise GoneError(404, "a link out of the data")
     except (OSError, ValueError, RuntimeError):
         raise GoneError(404, "no longer there") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise GoneError(404, "no longer there")
     return real, Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
