@@ -133,25 +133,22 @@ def test_many_who_ask_for_one_picture_wait_for_one(site, monkeypatch):
 
 
 def test_one_who_leaves_does_not_spoil_it_for_the_other(site, monkeypatch):
-    go, began = threading.Event(), threading.Event()
-
-    def slow(data, side):
-        began.set()
-        go.wait(10)
-        return PNG
-
-    monkeypatch.setattr(pictures, "shrink", slow)
-    shelf, name = Shelf(site, num_threads=1), next(iter(site.desk.images))
+    go = threading.Event()
+    monkeypatch.setattr(pictures, "shrink", lambda data, side: (go.wait(10), PNG)[1])
+    shelf, (first, second) = Shelf(site, num_threads=1), list(site.desk.images)[:2]
 
     async def ask():
-        leaving, staying = (asyncio.create_task(shelf.thumb(name, 256)) for _ in range(2))
-        await asyncio.to_thread(began.wait, 10)
+        busy = asyncio.create_task(shelf.thumb(first, 256))
+        leaving, staying = (asyncio.create_task(shelf.thumb(second, 256)) for _ in range(2))
+        while len(shelf._making) < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)  # both wait for the second, which has not begun
         leaving.cancel()
         await asyncio.sleep(0)
         go.set()
-        return await staying
+        return await asyncio.gather(busy, staying)
 
-    assert asyncio.run(ask()) == PNG
+    assert asyncio.run(ask()) == [PNG, PNG]
 
 
 def test_too_many_at_once_are_told_to_come_again(site, monkeypatch):
