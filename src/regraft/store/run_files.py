@@ -21,11 +21,13 @@ from regraft.types import JSON
 
 MAX_JSON = 16 << 20
 MAX_CONFIG = 256 << 10
+EVENTS = "events.jsonl"
+"""What a run told its trackers."""
 ORIGIN = "origin.json"
 """Beside an imported run: who made it, and the name and content it had there."""
 
 KNOWN = (
-    runs.CONFIG, runs.ENV, runs.RESULT, runs.METRICS, runs.PREDICTIONS, runs.REPORT, runs.RANKING, runs.RACE,
+    runs.CONFIG, runs.ENV, runs.RESULT, runs.METRICS, EVENTS, runs.PREDICTIONS, runs.REPORT, runs.RANKING, runs.RACE,
     runs.RACE_CARD,
 )  # fmt: skip
 """Files at the top of a run folder that are shown, offered and exchanged; others are nobody's business."""

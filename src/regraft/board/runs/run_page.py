@@ -11,7 +11,7 @@ from typing import Any
 from regraft.board.runs.leaderboard import run_address, value_texts
 from regraft.evaluate.wording import MEASURES
 from regraft.store import runs
-from regraft.store.run_files import KNOWN, ORIGIN, listed, number, part, read_config, read_json, run_files, text
+from regraft.store.run_files import EVENTS, KNOWN, ORIGIN, listed, number, part, read_config, read_json, run_files, text
 from regraft.store.run_index import RunFacts
 from regraft.types import JSON
 
@@ -20,8 +20,9 @@ MAX_CLASSES = 500
 
 WORDS = {
     runs.CONFIG: "every option, resolved", runs.ENV: "versions and processor", runs.RESULT: "the measures",
-    runs.METRICS: "the curves", runs.PREDICTIONS: "held-out probabilities of every image",
-    runs.REPORT: "the report", runs.RANKING: "the ranking of backbones", runs.RACE: "the race of strategies",
+    runs.METRICS: "the curves", EVENTS: "what trackers were told",
+    runs.PREDICTIONS: "held-out probabilities of every image", runs.REPORT: "the report",
+    runs.RANKING: "the ranking of backbones", runs.RACE: "the race of strategies",
     runs.RACE_CARD: "its card",
 }  # fmt: skip
 """What the files at the top of a run folder are."""

@@ -139,7 +139,7 @@
         width: this.width(), height: 220, padding: [10, 10, 0, 0],
         cursor: { drag: { x: true, y: false }, points: { size: 7 } },
         scales: { x: { time: false } },
-        axes: [{ ...axis, values }, { ...axis, size: 58, values }],
+        axes: [{ ...axis, values }, { ...axis, size: 66, values }],
         series: [
           { label: "step", value: (_, value) => shortened(value) },
           ...chart.names.map((name, i) => ({
