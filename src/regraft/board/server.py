@@ -123,11 +123,6 @@ class _Patience(H11Protocol):
         elif self.conn.trailing_data[0]:
             self._wait()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
-            self._wait()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
