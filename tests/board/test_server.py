@@ -197,11 +197,13 @@ def test_no_port_and_no_such_address_are_said(tmp_path, monkeypatch):
 
 
 PROGRAM = """
+import logging
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from board_samples import TOKEN, site_at
 from regraft.board.server import free_port, serve
+logging.basicConfig(level=logging.DEBUG)
 port = free_port("127.0.0.1", 20_000 + __import__("os").getpid() % 20_000)
 site = site_at(Path(sys.argv[1]), port=port, token=TOKEN, desk=None)
 serve(site, on_ready=lambda: print(port, flush=True))
