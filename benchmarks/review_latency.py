@@ -6,7 +6,8 @@
 The page itself measures: from the time stamp of the key to the first frame after the next image was decoded and put on
 the stage. The server makes the thumbnails while the reviewer looks, as in real life: `--look` seconds an image.
 
-Figures last seen: not yet.
+Figures last seen, on two cores under a load of 10 to 13 from other work: 50 keys: median 28 ms, 95th percentile 133 ms,
+longest 358 ms; all 50 pictures were decoded before the key, so the tail is waiting for a core. On idle cores: not yet.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "board"))
 
-from board_samples import running  # noqa: E402
-from review_browser import Seat, chromium  # noqa: E402
-from review_samples import sample_desk, sample_site  # noqa: E402
+from board_samples import running
+from review_browser import Seat, chromium
+from review_samples import sample_desk, sample_site
 
 KEYS = ("Space", "Enter", "x", "1", "Space")
 
@@ -44,13 +45,19 @@ def main() -> None:
             for i in range(options.keys):
                 seat.press(KEYS[i % len(KEYS)])
                 seat.page.wait_for_timeout(1000 * options.look)
-            found = seat.page.evaluate("performance.getEntriesByName('review:next').map(one => one.duration)")
+            found = seat.page.evaluate(
+                "performance.getEntriesByName('review:next').map(one => [one.duration, one.detail.ahead])"
+            )
             seat.saved()
             seat.leave()
             browsers.close()
-    milliseconds = np.array(found)
+    milliseconds, ahead = np.array(found).T
     median, high = np.percentile(milliseconds, [50, 95])
-    print(f"{len(found)} keys: median {median:.0f} ms, 95th percentile {high:.0f} ms, longest {milliseconds.max():.0f} ms")
+    print(
+        f"{len(found)} keys: median {median:.0f} ms, 95th percentile {high:.0f} ms, longest {milliseconds.max():.0f} ms"
+    )
+    longest = milliseconds[ahead > 0].max()
+    print(f"{int(ahead.sum())} of the pictures were decoded before the key; longest of them {longest:.0f} ms")
 
 
 if __name__ == "__main__":

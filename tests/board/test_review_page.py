@@ -344,8 +344,8 @@ def test_refit_shows_the_score_before_and_after(seat: Seat, monkeypatch: pytest.
     seat.page.click("#standing-open")
     seat.page.click("#refit-start")
     seat.page.wait_for_selector("#refit[data-state='done'], #refit[data-state='failed']")
-    seat.says("+2.0 points (−1.0 to +5.0)", "#refit-table")
-    seat.says("86.0 (80.0–91.0)", "#refit-table")
+    seat.says("+2.0 points −1.0 to +5.0", "#refit-table")
+    seat.says("86.0 80.0–91.0", "#refit-table")
     seat.says("unresolved so far", "#refit-words")
 
 

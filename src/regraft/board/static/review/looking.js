@@ -167,6 +167,7 @@ export class Looking {
     }
     const stage = byId("stage");
     const side = Pictures.side(Math.max(stage.clientWidth, stage.clientHeight));
+    const ahead = this.#pictures.has(card.id, side);
     const ready = this.#pictures.get(card.id, side);
     delete stage.dataset.shown;
     this.#state("loading");
@@ -183,7 +184,7 @@ export class Looking {
     this.#since = performance.now();
     announce(before + spoken(card, this.#queue.index + 1, this.#page.left));
     this.#prefetch(side);
-    afterPaint(() => this.#measure(card, pressed));
+    afterPaint(() => this.#measure(pressed, { id: card.id, ahead }));
   }
 
   #fill(card) {
@@ -216,10 +217,10 @@ export class Looking {
     for (const id of small.slice(0, 16)) this.#pictures.get(id, 256, { urgent: false });
   }
 
-  #measure(card, pressed) { // read by benchmarks/review_latency.py
+  #measure(pressed, detail) { // read by benchmarks/review_latency.py
     if (!pressed) return;
     if (++this.#measured % 500 === 0) performance.clearMeasures("review:next");
-    performance.measure("review:next", { start: pressed, end: performance.now(), detail: card.id });
+    performance.measure("review:next", { start: pressed, end: performance.now(), detail });
     this.#pressed = 0;
   }
 

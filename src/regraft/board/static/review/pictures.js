@@ -38,6 +38,11 @@ export class Pictures {
     return entry.ready;
   }
 
+  /** Whether it is decoded already. */
+  has(id, side) {
+    return this.#found.get(thumb(id, side))?.settled ?? false;
+  }
+
   #hurry(entry) {
     const place = this.#waiting.indexOf(entry);
     if (place > 0) this.#waiting.unshift(...this.#waiting.splice(place, 1));

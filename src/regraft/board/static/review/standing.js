@@ -183,15 +183,17 @@ function compared({ before, after, difference, untouched, test, metric, num_appl
   return [h("table", { class: "stack" },
     h("caption", {}, `${(metric ?? "score").replaceAll("_", " ")} in %, ${count(applied ?? 0, "decision")} applied; the difference is paired`),
     h("thead", {}, h("tr", {}, h("td", {}), ["Before", "After", "Difference"].map((title) => h("th", { scope: "col" }, title)))),
-    h("tbody", {}, row("Held out", of({ before, after, difference })), row("where no label changed", of(untouched)),
+    h("tbody", {}, row("Held out", of({ before, after, difference })), row("Where no label changed", of(untouched)),
       row("Test, labels as given", of(test?.as_given ?? test)), row("Test, as corrected", of(test?.as_corrected))))];
 }
 
-const fine = ({ estimate, low, high }) => `${(100 * estimate).toFixed(1)} (${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)})`;
+const fine = ({ estimate, low, high }) => told((100 * estimate).toFixed(1), `${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)}`);
+
+const told = (value, ends) => h("span", { class: "told" }, h("strong", {}, value), " ", h("small", {}, ends));
 
 function points({ estimate, low, high }) {
   const signed = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
-  return `${signed(estimate)} points (${signed(low)} to ${signed(high)})`;
+  return told(`${signed(estimate)} points`, `${signed(low)} to ${signed(high)}`);
 }
 
 function whisker({ estimate, low, high }) {
