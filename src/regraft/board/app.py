@@ -22,8 +22,8 @@ from regraft.board.keys import open_keys
 from regraft.board.pages import render
 from regraft.board.review import routes as review
 from regraft.board.runs import routes as runs
-from regraft.board.security import Guard, allowed_names, is_loopback, wants_page
-from regraft.board.site import Site
+from regraft.board.security import Guard, allowed_names, wants_page
+from regraft.board.site import Site, is_loopback
 from regraft.board.visitors import MIN_TOKEN, Door, os_user
 from regraft.errors import DataError, RegraftError, UsageError
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from regraft.board.health import address_of, ailment, full_disks, is_loopback, is_taken, reachable
+from regraft.board.health import address_of, ailment, full_disks, is_taken, reachable
 from regraft.board.logs import tail
 from regraft.board.processes import Process, as_json, detach, end, lives, memory_bytes, signal_to
 from regraft.board.serving import supervisor_command
+from regraft.board.site import is_loopback
 from regraft.board.state import Asked, Part, Place, State, place_of, places
 from regraft.errors import RegraftError, UsageError
 from regraft.types import JSON

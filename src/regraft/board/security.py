@@ -27,6 +27,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from regraft.board.keys import same
+from regraft.board.site import is_loopback
 from regraft.board.visitors import ANONYMOUS, Door, Visitor
 
 POLICY = (
@@ -231,16 +232,6 @@ def host_name(header: str) -> str:
         name = name[1:-1]
         return name if _is_address(name) else ""
     return name if name and all(c.isalnum() or c in "-._" for c in name) else ""
-
-
-def is_loopback(host: str) -> bool:
-    """True for `localhost` and for loopback addresses: no other machine reaches them."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_address(host: str) -> bool:

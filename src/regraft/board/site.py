@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,3 +41,13 @@ class Site:
     tensorboard: str | None = None
     reviewer: str = ""
     blind: bool = False
+
+
+def is_loopback(host: str) -> bool:
+    """True for `localhost` and for loopback addresses: no other machine reaches them."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -69,9 +69,8 @@ def review(
 
     from regraft.auditing import AuditOptions
     from regraft.board.review.prepare import desk_of
-    from regraft.board.security import is_loopback
     from regraft.board.server import address, free_port, serve
-    from regraft.board.site import Site
+    from regraft.board.site import Site, is_loopback
     from regraft.board.visitors import checked_name
     from regraft.files import default_cache_dir
     from regraft.store.db import open_database
