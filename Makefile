@@ -27,9 +27,9 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable .
 	@touch $@
 
+# compiled once, as the tests start hundreds of processes; a file for a newer Python does not compile, which is no matter
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
-	# compiled once, as the tests start hundreds of processes; a file for a newer Python does not compile, which is no matter
 	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 

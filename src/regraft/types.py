@@ -335,6 +335,7 @@ class Verdict:
     conflict: bool = False
     events: tuple[Decision, ...] = ()
 
+
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 

@@ -56,6 +56,7 @@ def journal(
     from regraft.board.journal.days import day_of
     from regraft.board.journal.markdown import markdown as markdown_
     from regraft.board.visitors import os_user
+    from regraft.files import default_cache_dir
     from regraft.store.db import open_database
     from regraft.store.journal import Journal
     from regraft.store.run_index import RunIndex, find_run
@@ -86,7 +87,8 @@ def journal(
                 print(f"{me}'s time of reviewing is shown to {'others' if share else 'nobody else'}")
             return
         found = journal_of(
-            when, index=RunIndex(runs_dir), database=opened, viewer=me, person=person, metric=metric
+            when, index=RunIndex.kept(runs_dir, default_cache_dir()), database=opened, viewer=me, person=person,
+            metric=metric,
         )  # fmt: skip
     if json_:
         print_json(found.as_dict())

@@ -164,6 +164,7 @@ def runs_sync(
     """
     import dataclasses
 
+    from regraft.files import default_cache_dir
     from regraft.store.push import URL, push_runs, server_of, whoami
     from regraft.store.run_index import RunIndex, find_run
 
@@ -174,7 +175,7 @@ def runs_sync(
         folders = [find_run(runs_dir, word, project=project) for word in run]
     else:
         _check_folder(runs_dir)
-        found = RunIndex(runs_dir).refresh()
+        found = RunIndex.kept(runs_dir, default_cache_dir()).refresh()
         folders = [runs_dir / one.project / one.name for one in found if project in (None, one.project)]
     done = push_runs(server, folders, models=models, who=whoami())
     if decisions:

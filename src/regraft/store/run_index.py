@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +122,12 @@ class RunIndex:
         self._known: dict[str, RunFacts] = {}
         if cache_file is not None:
             self._known = _remembered(cache_file, runs_dir)
+
+    @classmethod
+    def kept(cls, runs_dir: Path, cache_dir: Path) -> RunIndex:
+        """The index that the board's pages and the verbs remember together, one file a runs folder."""
+        name = sha256(os.fsencode(runs_dir.resolve())).hexdigest()[:16]
+        return cls(runs_dir, cache_dir / "runs" / f"{name}.json")
 
     def refresh(self, *, max_age: float = 1.0) -> list[RunFacts]:
         """Every run, by project and name; folders are looked at again where the last look is older than `max_age` s."""

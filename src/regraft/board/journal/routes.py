@@ -11,10 +11,7 @@ POST /journal/share?…                on=1 or 0: show others one's stretches
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import parse_qsl, urlencode
 
@@ -50,7 +47,7 @@ def router(site: Site, *, clock: Callable[[], float] | None = None) -> APIRouter
     import time
 
     now = clock or time.time
-    index = RunIndex(site.runs_dir, site.cache_dir / "journal" / f"{runs_id(site.runs_dir)}.json")
+    index = RunIndex.kept(site.runs_dir, site.cache_dir)
     journal = Journal(site.database, clock=now)
     routes = APIRouter()
 
@@ -107,11 +104,6 @@ def router(site: Site, *, clock: Callable[[], float] | None = None) -> APIRouter
     change("/journal/notes/{note_id}/remove", lambda person, fields: _removed(journal, person, fields["note_id"]))
     change("/journal/share", lambda person, fields: journal.share(person, on=fields.get("on") == "1"))
     return routes
-
-
-def runs_id(runs_dir: Path) -> str:
-    """A short name of a runs folder for files in the cache."""
-    return sha256(os.fsencode(runs_dir.resolve())).hexdigest()[:16]
 
 
 def _removed(journal: Journal, person: str, note_id: str) -> None:

@@ -46,7 +46,7 @@ MAX_FIELDS = 20
 
 def router(site: Site) -> APIRouter:
     """The routes of a site's results."""
-    index = RunIndex(site.runs_dir, site.cache_dir / "runs" / f"{_digest(site.runs_dir)}.json")
+    index = RunIndex.kept(site.runs_dir, site.cache_dir)
     standings, curves, annotations = Standings(index), Curves(), Annotations(site.database)
 
     threading.Thread(target=index.warm, name="run-index", daemon=True).start()
@@ -184,9 +184,3 @@ def _curve_tag(folder: Path) -> str:
     except OSError:
         return "none"
     return f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
-
-
-def _digest(runs_dir: Path) -> str:
-    from hashlib import sha256
-
-    return sha256(str(runs_dir.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
