@@ -67,7 +67,7 @@ class TestFormats:
     def test_predictions_parquet(self, trained):
         table = pq.read_table(trained.run / "predictions.parquet")
         assert table.column_names == [
-            "image", "predicted_label", "confidence", "given_label", "split", "out_of_fold", "p_circle", "p_square",
+            "image", "predicted_label", "confidence", "given_label", "split", "out_of_fold", "group", "p_circle", "p_square",
             "p_star",
         ]  # fmt: skip
         rows = table.to_pylist()

@@ -17,6 +17,7 @@ from regraft.predictions import columns, stream_predictions, write_predictions
 from regraft.types import Predictions
 
 ENDINGS = ("csv", "parquet", "json")
+KNOWN = ["given_label", "split", "out_of_fold", "group"]
 
 
 def some(num: int = 4, *, known: bool = True, names: tuple[str, ...] = ("a", 'b, "c"', "ü🐈")) -> Predictions:
@@ -27,6 +28,7 @@ def some(num: int = 4, *, known: bool = True, names: tuple[str, ...] = ("a", 'b,
         labels=np.arange(num) % len(names) - (np.arange(num) == 2) * 3 if known else None,
         split=np.array(["train", "test"] * num)[:num] if known else None,
         out_of_fold=np.arange(num) % 2 == 0 if known else None,
+        group_ids=np.arange(num) // 2 if known else None,
     )  # fmt: skip
 
 
@@ -37,7 +39,7 @@ def rows_of(path) -> list[dict]:
         return json.loads(path.read_text("utf-8"), parse_constant=pytest.fail)
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    read = {"confidence": float, "out_of_fold": lambda word: word == "True"}
+    read = {"confidence": float, "out_of_fold": lambda word: word == "True", "group": int}
     return [
         {k: None if v == "" else float(v) if k.startswith("p_") else read.get(k, str)(v) for k, v in row.items()}
         for row in rows
@@ -52,7 +54,7 @@ def test_columns_and_values(tmp_path, ending, known, proba):
     path = tmp_path / f"x.{ending}"
     write_predictions(path, predictions, proba=proba)
     rows = rows_of(path)
-    wanted = ["image", "predicted_label", "confidence", *(["given_label", "split", "out_of_fold"] if known else [])]
+    wanted = ["image", "predicted_label", "confidence", *(KNOWN if known else [])]
     assert list(rows[0]) == wanted + ([f"p_{name}" for name in predictions.class_names] if proba else [])
     for k, row in enumerate(rows):
         assert row["image"] == predictions.images[k]
@@ -68,6 +70,7 @@ def test_columns_and_values(tmp_path, ending, known, proba):
         assert rows[2]["given_label"] is None or rows[2]["given_label"] == ""
         assert [row["out_of_fold"] for row in rows] == [True, False, True, False]
         assert rows[0]["split"] == "train"
+        assert [row["group"] for row in rows] == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -72,6 +72,7 @@ def held_out_predictions(manifest: Manifest, split: Split, features: Features, s
         labels=manifest.labels[rows],
         split=np.where(out_of_fold, "train", "test"),
         out_of_fold=out_of_fold,
+        group_ids=split.group_ids[rows],
     )
 
 

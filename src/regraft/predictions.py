@@ -46,6 +46,8 @@ def columns(part: Predictions, *, proba: bool) -> dict[str, Any]:
         table["split"] = part.split.tolist()
     if part.out_of_fold is not None:
         table["out_of_fold"] = part.out_of_fold.tolist()
+    if part.group_ids is not None:
+        table["group"] = part.group_ids.tolist()
     if proba:
         for k, name in enumerate(part.class_names):
             table[f"p_{name}"] = part.pred_probs[:, k].astype(np.float32)
@@ -113,7 +115,7 @@ def _parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     texts = {"image": pa.string(), "predicted_label": pa.string(), "given_label": pa.string(), "split": pa.string()}
-    types = texts | {"confidence": pa.float64(), "out_of_fold": pa.bool_()}
+    types = texts | {"confidence": pa.float64(), "out_of_fold": pa.bool_(), "group": pa.int64()}
     writer = None
     try:
         while True:

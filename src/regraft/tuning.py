@@ -230,6 +230,7 @@ def _predictions(job: Job, rows: Rows, probs: NDArray[np.float64], validation: N
         labels=job.manifest.labels[rows],
         split=np.where(validation, "train" if cross_validated else "val", "test"),
         out_of_fold=validation & cross_validated,
+        group_ids=job.split.group_ids[rows],
     )
 
 

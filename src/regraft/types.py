@@ -199,6 +199,7 @@ class Predictions:
         labels: int64 (N,) given labels, or None where none are known.
         split: (N,) "train", "val", "test" or "", or None.
         out_of_fold: bool (N,), True where the probabilities come from a model that never saw the image, or None.
+        group_ids: int64 (N,), images that belong together share a number, or None.
     """
 
     images: Sequence[str] | NDArray[np.str_]
@@ -207,6 +208,7 @@ class Predictions:
     labels: NDArray[np.int64] | None = None
     split: NDArray[np.str_] | None = None
     out_of_fold: NDArray[np.bool_] | None = None
+    group_ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
