@@ -67,8 +67,8 @@ class TestFormats:
     def test_predictions_parquet(self, trained):
         table = pq.read_table(trained.run / "predictions.parquet")
         assert table.column_names == [
-            "image", "predicted_label", "confidence", "given_label", "split", "out_of_fold", "group", "p_circle", "p_square",
-            "p_star",
+            "image", "predicted_label", "confidence", "given_label", "split", "out_of_fold", "group", "p_circle",
+            "p_square", "p_star",
         ]  # fmt: skip
         rows = table.to_pylist()
         assert [row["image"] for row in rows] == sorted(
