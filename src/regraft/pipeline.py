@@ -6,6 +6,7 @@ Read `fit` as the outline; every step is one call into a stage, and the stages m
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,7 @@ def _fit(
     if unfinished is not None:
         resuming.check_same_data(unfinished, version)
 
-    raced = _race(config, scan, cache_dir, listener) if config.strategy == "auto" else None
+    raced = _race(config, scan, cache_dir, listener, watch) if config.strategy == "auto" else None
     asked, config = config, config if raced is None else raced.config
     settled = settle(config, manifest, split, cache_dir=cache_dir, listener=listener, watch=watch)
     if raced is not None:
@@ -326,10 +327,13 @@ def _tell_scan(scan: Scan, listener: Listener) -> None:
         listener.say(note)
 
 
-def _race(config: FitConfig, scan: Scan, cache_dir: Path, listener: Listener) -> RacedStrategy:
+def _race(config: FitConfig, scan: Scan, cache_dir: Path, listener: Listener, watch: Stopwatch) -> RacedStrategy:
     from regraft.auditing import label_suspects
 
-    return race_strategies(config, scan, cache_dir=cache_dir, judge=label_suspects, listener=listener)
+    began = time.perf_counter()
+    raced = race_strategies(config, scan, cache_dir=cache_dir, judge=label_suspects, listener=listener)
+    watch.seconds["race"] = time.perf_counter() - began  # its own stages were told as they passed
+    return raced
 
 
 def _folds(manifest: Manifest, split: Split, config: FitConfig, repeats: int) -> NDArray[np.int8]:
