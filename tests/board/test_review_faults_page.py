@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,17 +15,6 @@ from regraft.board.review.desk import Desk
 from regraft.board.site import Site
 
 pytestmark = pytest.mark.browser
-
-SERVER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from review_samples import sample_desk, sample_site
-from regraft.board.server import serve
-folder, port = Path(sys.argv[2]), int(sys.argv[3])
-site = sample_site(folder, sample_desk(folder, 48, size=(48, 64)), port=port)
-serve(site, on_ready=lambda: print("ready", flush=True))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -220,48 +205,3 @@ def test_another_name_does_not_take_over_what_waits(seat: Seat, site: Site) -> N
     seat.saved()
     assert [(one.reviewer, one.action) for one in history(site)] == [("Ada", "keep")]
     assert seat.kept() == 1
-
-
-def started(folder: Path, port: int) -> subprocess.Popen[str]:
-    """A server of its own, which can be killed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(Path(__file__).parents[0]), str(folder), str(port)],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def killed(process: subprocess.Popen[str]) -> None:
-    """As a power cut would, whatever it was just writing."""
-    process.kill()
-    process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
-
-
-def test_a_server_that_is_killed_and_started_again(browser: Any, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    process = started(tmp_path, port)
-    try:
-        seat = Seat(browser, f"http://127.0.0.1:{port}").open()
-        seen = []
-        for round_ in range(2):
-            for key in ("Space", "x"):
-                seen.append(seat.shown)
-                seat.press(key)
-            killed(process)
-            seen.append(seat.shown)
-            seat.press("a")
-            seat.page.wait_for_selector('#connection[data-state="offline"]')
-            process = started(tmp_path, port)
-            seat.saved()
-            assert seat.kept() == 0, round_
-        site = sample_site(tmp_path, sample_desk(tmp_path, 48, size=(48, 64)))
-        assert [one.item for one in history(site)] == seen
-        assert [one.action for one in history(site)] == ["keep", "exclude", "ambiguous"] * 2
-        seat.context.close()
-    finally:
-        killed(process)

@@ -3,7 +3,8 @@
 import { h, thumb } from "./dom.js";
 
 const KEPT = 40; // decoded pictures; a 1,024 pixel thumbnail takes 4 MB
-const TRIES = 5;
+const TRIES = 16;
+const LONGEST_PAUSE = 400; // ms between them: a server that is back is noticed before the reviewer wonders
 const AT_ONCE = 3; // the server makes thumbnails with two threads and turns a crowd away
 
 export class Pictures {
@@ -68,7 +69,7 @@ async function decoded(url) {
       await picture.decode();
       return picture;
     } catch {
-      await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** attempt)); // 503 while thumbnails are made
+      await new Promise((resolve) => setTimeout(resolve, Math.min(200 * 2 ** attempt, LONGEST_PAUSE))); // 503 while thumbnails are made
     }
   }
   return null;

@@ -51,7 +51,10 @@ export class Standing extends EventTarget {
         const items = new Set(events.filter((event) => !event.other).map((event) => event.item));
         if (items.size) this.dispatchEvent(new CustomEvent("news", { detail: items }));
       }
-      this.#outbox.reachable = true;
+      if (!this.#outbox.reachable) {
+        this.#outbox.reachable = true;
+        this.#outbox.flush(); // its own next try may be ten seconds away
+      }
     } catch (error) {
       if (error.status === 0) this.#outbox.reachable = false;
     }
