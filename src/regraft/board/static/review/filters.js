@@ -6,7 +6,7 @@ import { byId, h, keepSetting, setting } from "./dom.js";
 const FIELDS = ["state", "issue", "class", "pair", "split", "group", "q"];
 
 export class Filters extends EventTarget {
-  #form = byId("filters"); #fixed; #blind = byId("blind");
+  #form = byId("filters"); #fixed; #blind = byId("blind"); #filled = false;
   classNames = [];
   offered = {};
 
@@ -20,6 +20,7 @@ export class Filters extends EventTarget {
     if (this.#blind) this.#blind.disabled = this.alwaysBlind;
     this.#blind?.setAttribute("aria-pressed", String(this.blind));
     const box = this.#form?.closest("details");
+    box?.addEventListener("toggle", () => this.#fill());
     box?.addEventListener("keydown", (event) => event.key === "Escape" && this.#close(box));
     document.addEventListener("pointerdown", (event) => box?.open && !box.contains(event.target) && box.removeAttribute("open"));
     this.#blind?.addEventListener("click", (event) => {
@@ -35,7 +36,20 @@ export class Filters extends EventTarget {
   async load() {
     this.offered = await get("filters");
     this.classNames = this.offered.classes.map((one) => one.name ?? one);
-    const choose = (field, values) => this.#form?.elements[field]?.append(...values.map(({ value, text }) => h("option", { value, dir: "auto" }, text)));
+    const { splits, groups = [], pairs } = this.offered;
+    for (const [field, some] of [["split", splits.length], ["group", groups.length], ["pair", pairs.length && !this.alwaysBlind]]) {
+      const select = this.#form?.elements[field];
+      if (select && !some) select.closest("label").hidden = true;
+    }
+    if (this.#form?.closest("details").open) this.#fill();
+    this.#fromAddress();
+  }
+
+  /** Thousands of choices take a quarter of a second to make: that is done when somebody wants to choose. */
+  #fill() {
+    if (this.#filled || !this.offered.classes) return;
+    this.#filled = true;
+    const choose = (field, values) => this.#form.elements[field]?.append(...values.map(({ value, text }) => h("option", { value, dir: "auto" }, text)));
     const counted = ({ name, count }) => ({ value: name, text: count === undefined ? name : `${name} (${count.toLocaleString("en")})` });
     const plain = (one) => counted(typeof one === "string" ? { name: one } : one);
     choose("issue", this.offered.issues.map((one) => ({ ...plain(one), text: plain(one).text.replaceAll("_", " ") })));
@@ -45,11 +59,6 @@ export class Filters extends EventTarget {
     choose("pair", this.offered.pairs.map(({ given, suggested, count }) => ({
       value: `${given}>${suggested}`, text: `\u2068${given}\u2069 → \u2068${suggested}\u2069 (${count.toLocaleString("en")})`,
     })));
-    for (const field of ["split", "group", "pair"]) {
-      const select = this.#form?.elements[field];
-      if (select && (select.options.length === 1 || (field === "pair" && this.alwaysBlind))) select.closest("label").hidden = true;
-    }
-    this.#fromAddress();
   }
 
   get query() {
@@ -91,6 +100,7 @@ export class Filters extends EventTarget {
   #fromAddress() {
     if (!this.#form) return;
     const address = new URLSearchParams(location.search);
+    if (FIELDS.some((field) => address.has(field))) this.#fill();
     for (const field of FIELDS) if (this.#form.elements[field]) this.#form.elements[field].value = address.get(field) ?? "";
     this.#tell();
   }
