@@ -17,20 +17,38 @@ from a board without a review to after all requests.
     memory, MiB                                     52        89
 
 The desk is 28 MiB on the disk, and is read in 25 ms.
+
+Then the page in Chromium, from a server process of its own, in wall time from the navigation; the browser has nothing
+cached. The images that the first 20 cards show are photos of 1,200 × 900 on the disk; no other image is asked for.
+Seen with three other processes busy on the two cores:
+
+                                               no decision    20,000
+    first paint, right after the start, ms             672       648    (thumbnails not made, the browser just started)
+    first picture shown, ms                          1,591     1,766
+    first paint after that, median of 9, ms            316       356
+    first picture shown, ms                            875     1,151
+    memory of the server as a whole, MiB               142       180    ready
+                                                       163       198    after ten visits
+
+At a calm moment, without decisions: paint after 320 to 470 ms right after the start and 200 later, the picture after
+900 to 950 and 650 to 720.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +187,110 @@ def clocked(call: Callable[[], Any]) -> float:
     return seconds
 
 
+SHOWN = """
+new MutationObserver((_, observer) => {
+  if (!document.querySelector("#stage[data-shown] #picture img")) return;
+  observer.disconnect();
+  requestAnimationFrame(() => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => { window.firstPicture = performance.now(); };
+    port2.postMessage(null);
+  });
+}).observe(document, { subtree: true, attributes: true, attributeFilter: ["data-shown"] });
+"""
+"""In the page: when the frame with the first picture was painted, in ms after the navigation began."""
+
+
+def photographed(desk: Any, rows: Any, root: Path) -> None:
+    """Write a photo of 1,200 × 900 for each row that these rows' cards show, and give the desk its hash."""
+    from blake3 import blake3
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
+    pixels = np.asarray(coarse.resize((1200, 900), Image.Resampling.BICUBIC)) * 0.9 + rng.normal(0, 6, (900, 1200, 1))
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    classes = np.concatenate([desk.given[rows], desk.guesses[rows]])
+    for row in np.unique(np.concatenate([rows, desk.neighbours[rows].ravel(), desk.prototypes[classes].ravel()])):
+        data = file.getvalue() + int(row).to_bytes(8, "big")  # behind a JPEG's end: another file, the same picture
+        path = root / desk.paths[int(row)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        desk.hashes[row] = np.frombuffer(blake3(data).digest(), np.uint8)
+
+
+def serve_kept(folder: Path) -> None:
+    """The review of the desk in this folder, on a free port, which it prints."""
+    from regraft.board.review.prepare import kept
+    from regraft.board.server import free_port, serve
+    from regraft.board.site import Site
+    from regraft.store.db import open_database
+
+    desk = kept(folder / "desk.safetensors", project=PROJECT, root=folder / "photos")
+    site = Site(
+        runs_dir=folder, database=open_database(None, runs_dir=folder), cache_dir=folder / "cache", desk=desk,
+        port=free_port("127.0.0.1", 8990),
+    )  # fmt: skip
+    serve(site, on_ready=lambda: print(site.port, flush=True))
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`serve_kept` in a process of its own."""
+    process = subprocess.Popen([sys.executable, __file__, "--serve", folder], stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def looked_at(folder: Path, visits: int) -> dict[str, float]:
+    """The page in Chromium, as somebody sees it for the first time: right after the start, and later (medians)."""
+    import psutil
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    began = time.perf_counter()
+    with served(folder) as process, sync_playwright() as playwright:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        found = {"server_up_ms": 1000 * (time.perf_counter() - began)}
+        memory = psutil.Process(process.pid).memory_info
+        found["server_mib"] = memory().rss / 2**20
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--headless", "--no-sandbox", "--disable-gpu"]
+        )
+        times = []
+        for _ in range(1 + visits):
+            page = browser.new_page(viewport={"width": 1280, "height": 860})
+            page.add_init_script(SHOWN)
+            page.goto(f"http://127.0.0.1:{port}/review")
+            page.wait_for_function("() => window.firstPicture")
+            assert page.evaluate("document.querySelector('#picture img').naturalWidth") == 1024  # no placeholder
+            paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+            times.append((paint, page.evaluate("firstPicture")))
+            page.wait_for_timeout(1000)  # the next pictures are made meanwhile
+            page.context.close()
+        browser.close()
+        found |= dict(zip(("first_visit_paint_ms", "first_visit_picture_ms"), times[0], strict=True))
+        paint, picture = (statistics.median(column) for column in list(zip(*times[1:], strict=True)))
+        return found | {"paint_ms": paint, "picture_ms": picture, "server_after_mib": memory().rss / 2**20}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--classes", type=int, default=1_000)
     parser.add_argument("--decisions", type=int, nargs="+", default=[0, 20_000])
+    parser.add_argument("--visits", type=int, default=9, help="of a browser, after the first")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve is not None:
+        serve_kept(options.serve)
+        return
     if options.measure is not None:
         print(json.dumps(measure(options.measure)))
         return
@@ -188,6 +303,10 @@ def main() -> None:
     for num in options.decisions:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
+            first = (
+                desk.order[:20] if num == 0 else desk.order[2::3][:20]
+            )  # another's skips are open for everybody else
+            photographed(desk, first, folder / "photos")
             keep(desk, folder / "desk.safetensors")
             database = open_database(None, runs_dir=folder)
             for start in range(0, num, 1000):
@@ -197,7 +316,7 @@ def main() -> None:
             done = subprocess.run(
                 [sys.executable, __file__, "--measure", scratch], check=True, capture_output=True, text=True
             )
-            told = json.loads(done.stdout)
+            told = json.loads(done.stdout) | looked_at(folder, options.visits)
             print(
                 f"{num:,} decisions, desk {size:.0f} MiB on disk: "
                 + ", ".join(f"{name} {value:.0f}" for name, value in told.items()),

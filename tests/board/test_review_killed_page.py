@@ -20,6 +20,7 @@ pytestmark = pytest.mark.browser
 
 KEYS = ("Space", "Space", "x", "a", "s", "u")
 FROM_OUTSIDE = 8
+"""Deaths at any moment; the other twelve are in the middle of an append, four at each of `MOMENTS`."""
 PATIENCE = 300
 """Milliseconds to wait for the next image, which may be longer in coming while no server is there."""
 
