@@ -276,6 +276,10 @@ def _fit(
         )  # fmt: skip
     result["seconds"] = rounded(watch.seconds)
     write_json(folder / runs.RESULT, result)  # last: a run without it did not finish
+    if course is not None:
+        from regraft.fit.averaging import forget_epochs
+
+        forget_epochs(folder / runs.CHECKPOINTS)
     for name, file in (("report", runs.REPORT), ("model", runs.MODEL), ("result", runs.RESULT)):
         tracker.log_artifact(name, folder / file)
     return Run(path=folder, result=result, metrics=found.intervals, predictions=predictions)

@@ -38,7 +38,10 @@ def test_the_terminal_is_hung_up(user):
     """As when a window is closed or ssh breaks: the kernel sends SIGHUP to all that the terminal has."""
     regraft = shlex.join([*REGRAFT, "up", "--runs-dir", str(user.runs), "--no-tensorboard"])
     terminal, inside = pty.openpty()
-    controlling = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp('sh', sys.argv[1:])"
+    controlling = (
+        "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execvp('sh', sys.argv[1:])"  # nohup would have it ignored
+    )
     shell = subprocess.Popen(
         [sys.executable, "-c", controlling, "sh", "-c", f"{regraft}; echo ready; sleep 1000"], env=user.env,
         cwd=user.home, stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
@@ -53,7 +56,11 @@ def test_the_terminal_is_hung_up(user):
         before = user.status()
     finally:
         os.close(terminal)  # hung up
-    assert shell.wait(WAIT) == -signal.SIGHUP
+    try:
+        assert shell.wait(WAIT) == -signal.SIGHUP
+    finally:
+        shell.kill()
+        shell.wait()
     after = user.status()
     assert after["healthy"], after
     assert after["supervisor"] == before["supervisor"]

@@ -34,8 +34,14 @@ ALPHAS = (0.0, 0.25, 0.5, 0.75)
 """0 is the start itself: training that made it worse is undone."""
 
 
+_FILES = "epoch-*.safetensors"
+
+
 class BestEpochs(Callback):
     """Keeps the weights of the best epochs as files, `epoch-N.safetensors`; the others are deleted.
+
+    The files outlive the training, so that one that is resumed at its end chooses among the same weights again;
+    `forget_epochs` deletes them.
 
     Args:
         folder: for the files.
@@ -59,27 +65,28 @@ class BestEpochs(Callback):
                 write_checkpoint(self._path(number), {"model": trainer.evaluated_model.state_dict()})
         except OSError:
             return  # a full disk: the loop says so of its own checkpoints; the soup does without this epoch
-        for path in self.folder.glob("epoch-*.safetensors"):
+        for path in self.folder.glob(_FILES):
             if path not in {self._path(i) for i in best}:
                 path.unlink(missing_ok=True)
 
     def states(self) -> list[State]:
         """The weights that were kept; a file that cannot be read is left out."""
         found = []
-        for path in sorted(self.folder.glob("epoch-*.safetensors")):
+        for path in sorted(self.folder.glob(_FILES)):
             try:
                 found.append(read_checkpoint(path)["model"])
             except CheckpointError:
                 continue
         return found
 
-    def remove(self) -> None:
-        """Delete the files."""
-        for path in self.folder.glob("epoch-*.safetensors"):
-            path.unlink(missing_ok=True)
-
     def _path(self, number: int) -> Path:
         return self.folder / f"epoch-{number + 1}.safetensors"
+
+
+def forget_epochs(folder: Path) -> None:
+    """Delete what `BestEpochs` kept in a folder: whatever was chosen from it is saved."""
+    for path in folder.glob(_FILES):
+        path.unlink(missing_ok=True)
 
 
 def mean_of(states: Sequence[State], shares: Sequence[float] | None = None) -> dict[str, Any]:

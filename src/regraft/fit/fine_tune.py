@@ -177,7 +177,6 @@ def fine_tune(
             tried = candidates(model.state_dict(), best.states(), start)
             judged = choose_weights(model, of, val.labels, tried, metric=metric)  # type: ignore[arg-type]
             logits, weights = judged.logits, judged.reason
-            best.remove()
         else:
             logits, weights = of(model), "those of the best epoch"
         failed = np.array(sorted(val_batches.failed), np.int64)
