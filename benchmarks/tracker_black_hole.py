@@ -16,10 +16,10 @@ Two cores at load 1 to 3:
     answers 500        mlflow,wandb   1.01 s    0.73 %    0.94 %   0.997 (0.949–1.117)   0.00 s   10.0 s   2.7 s
     disk full          files          1.01 s    0.05 %    0.00 %   1.065 (1.044–1.067)   0.00 s    0.0 s   1.9 s
 
-Telling is some 120 µs a step, most of it the line in events.jsonl. Steps of 16 ms that are all told are the worst case:
-telling and threads together are up to 1.8 % of them. A fit tells 50 steps an epoch, so that it stays below 1 % where an
-epoch has 100 such steps, or a step takes 30 ms. Of the clock, three pairs say nothing finer than a tenth. W&B records in
-files in each case, MLflow keeps all in the queue.
+Telling is some 120 µs a step, most of it the line in events.jsonl. Steps of 16 ms that are all told are the worst
+case: telling and threads together are up to 1.8 % of them. A fit tells 50 steps an epoch, so that it stays below 1 %
+where an epoch has 100 such steps, or a step takes 30 ms. Of the clock, three pairs say nothing finer than a tenth. W&B
+records in files in each case, MLflow keeps all in the queue.
 """
 
 from __future__ import annotations
