@@ -1,6 +1,7 @@
 """Odd data end in a card or in a clear refusal."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -73,3 +74,16 @@ def test_the_linear_probe_learns(tmp_path):
     assert by_name["all"].value.estimate > 0.8 > by_name["noise"].value.estimate
     assert found.chosen.backbone == "all"
     assert len(list(tmp_path.glob("*.npz"))) == 2 * len(made.halvings) * made.num_folds
+
+
+def test_where_only_the_probe_could_be_measured_nothing_is_decided():
+    found = run(CURVES, budget=1.0, cost=10.0)
+    assert [one.arm.strategy for one in found.arms] == ["linear_probe"]
+    assert not found.resolved
+    assert not found.as_dict()["resolved"]
+    assert found.arms[0].p_best == found.arms[0].p_within == pytest.approx(1 / 3)
+    said = paragraph(found)
+    assert "nothing but feature extraction could be measured in 1 s" in said
+    minutes = int(re.search(r"--budget (\d+)m measures", said).group(1))
+    enough = run(CURVES, budget=60.0 * minutes, cost=10.0)
+    assert len(enough.arms) > 1

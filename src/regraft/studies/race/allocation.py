@@ -45,12 +45,14 @@ class Dropped:
         p_best: its probability of being best at that moment; None where it was never measured.
         num_train: training images of the largest size it was measured at; 0 where it was never measured.
         reason: in words.
+        needs: seconds beyond those spent with which it could have stayed; None where it fell behind.
     """
 
     arm: ArmKey
     p_best: float | None
     num_train: int
     reason: str
+    needs: float | None = None
 
     def as_dict(self) -> JSON:
         """A JSON object."""
@@ -119,6 +121,7 @@ def weed(
                 arm=arm, p_best=chances.get(arm), num_train=reached,
                 reason=f"{need:,.0f} s would be needed with it, {max(left, 0.0):,.0f} s are left; one training of it "
                 f"on {size:,} images takes some {costs.seconds(arm, size):,.0f} s",
+                needs=need,
             )
         )  # fmt: skip
     return dropped

@@ -112,6 +112,12 @@ class Outcome:
         return next(one for one in self.arms if one.arm == arm)
 
     @property
+    def unmeasured(self) -> Dropped | None:
+        """Where nothing but the reference could be measured in the time allowed, the arm that came nearest to it."""
+        alone = all(one.arm.strategy == self.reference.strategy for one in self.arms)
+        return min(self.dropped, key=lambda one: one.needs or float("inf")) if alone and self.dropped else None
+
+    @property
     def resolved(self) -> bool:
         return self.choice.resolved
 

@@ -79,11 +79,16 @@ def summarise(
         num_suspects=0 if wrong is None else int(wrong.sum()),
     )
     choice = choose(standing, circumstances, delta=delta)
+    p_best, p_within = standing.p_best, choice.p_within
+    if end.dropped and all(arm.strategy == reference.strategy for arm in standing.arms):
+        # nothing is known of the others, so nothing is decided: any of them may be the best
+        choice = replace(choice, resolved=False)
+        p_best, p_within = (len(p) / (len(p) + len(end.dropped)) * p for p in (p_best, p_within))
     curves = {arm: _curve(plan, evidence, arm, reference, resampled, i) for i, arm in enumerate(standing.arms)}
     raced = [
         Raced(
             arm=arm, value=standing.interval(i), gain=standing.gain(i, standing.reference),
-            p_best=float(standing.p_best[i]), p_within=float(choice.p_within[i]), seconds=seconds[i],
+            p_best=float(p_best[i]), p_within=float(p_within[i]), seconds=seconds[i],
             num_trainings=len(evidence.of(arm, 0)), extrapolated=bool(standing.extrapolated[i]), curve=curves[arm],
         )
         for i, arm in enumerate(standing.arms)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from regraft.studies.race.outcome import Outcome
 from regraft.types import Interval
 
@@ -50,6 +52,8 @@ def reason(outcome: Outcome) -> str:
     name = phrase(outcome, outcome.chosen.strategy, outcome.chosen.backbone)
     metric = outcome.metric.replace("_", " ")
     good = f"within {near(outcome.delta)} of the best {metric}"
+    if outcome.unmeasured is not None:
+        return f"nothing but {name} could be measured in {outcome.budget_seconds:,.0f} s"
     if outcome.resolved:
         return f"{name} is the cheapest that is {good} (probability {chosen.p_within:.2f})"
     return (
@@ -100,6 +104,11 @@ def lines(outcome: Outcome) -> list[str]:
 
 def _verdict(outcome: Outcome) -> str:
     name = phrase(outcome, outcome.chosen.strategy, outcome.chosen.backbone)
+    if outcome.unmeasured is not None:
+        return (
+            f"With your {outcome.num_images:,} images it is open: nothing but {name} could be measured in "
+            f"{outcome.budget_seconds:,.0f} s; meanwhile take that."
+        )
     if not outcome.resolved:
         return f"With your {outcome.num_images:,} images it is unresolved; meanwhile take {name}."
     if outcome.chosen == outcome.reference:
@@ -111,6 +120,10 @@ def _comparison(outcome: Outcome) -> str:
     """The chosen arm against the probe, or the probe against what comes nearest to it."""
     probe = outcome[outcome.reference]
     other_key = outcome.chosen if outcome.chosen != outcome.reference else (outcome.rival or outcome.crossing_arm)
+    missing = outcome.unmeasured
+    if missing is not None and missing.needs is not None:
+        minutes = math.ceil((outcome.seconds + missing.needs) / 60)
+        return f"--budget {minutes}m measures {phrase(outcome, missing.arm.strategy, missing.arm.backbone)} too."
     if other_key is None or other_key == outcome.reference:
         return "No other arm was measured."
     other = outcome[other_key]
