@@ -7,8 +7,8 @@ The page itself measures: from the time stamp of the key to the first frame afte
 the stage. The server makes the thumbnails while the reviewer looks, as in real life: `--look` seconds an image.
 
 Figures last seen, on two idle cores: 50 keys: median 37 ms, 95th percentile 60 ms, longest 74 ms; all 50 pictures were
-decoded before the key. With a load of 2 to 4 from other work: 38, 59 and 63. With a load of 10 to 13: median 28, 95th percentile 133,
-longest 358 ms, all decoded before as well: what is longer is waiting for a core.
+decoded before the key. With a load of 2 to 4 from other work: 38, 59 and 63. With a load of 10 to 13: median 28, 95th
+percentile 133, longest 358 ms, all decoded before as well: what is longer is waiting for a core.
 """
 
 from __future__ import annotations
