@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
+from regraft.board.forms import fields_of
 from regraft.board.keys import same
 from regraft.board.pages import render
 from regraft.board.security import visitor_of, wants_page
@@ -16,8 +16,6 @@ from regraft.errors import UsageError
 
 NAME_SECONDS = 400 * 86_400
 """As long as browsers keep a cookie."""
-
-MAX_FIELDS = 20
 
 
 def router(door: Door) -> APIRouter:
@@ -104,16 +102,15 @@ def _who(request: Request, *, status_code: int = 200, next: str = "/", problem: 
 
 async def _fields(request: Request) -> dict[str, str]:
     """The fields of a form or of a JSON object of strings."""
-    body = await request.body()
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        return await fields_of(request)
     try:
-        if request.headers.get("content-type", "").startswith("application/json"):
-            sent: Any = await request.json()
-            if not isinstance(sent, dict):
-                raise ValueError("an object is expected")
-            return {str(key): value for key, value in sent.items() if isinstance(value, str)}
-        return dict(parse_qsl(body.decode("utf-8"), max_num_fields=MAX_FIELDS, keep_blank_values=True))
+        sent: Any = await request.json()
+        if not isinstance(sent, dict):
+            raise ValueError("an object is expected")
     except (ValueError, RecursionError):
         raise HTTPException(400, "the form cannot be read") from None
+    return {str(key): value for key, value in sent.items() if isinstance(value, str)}
 
 
 async def _own_fields(request: Request) -> dict[str, str]:

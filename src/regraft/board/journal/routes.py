@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from regraft.board.forms import fields_of
 from regraft.board.journal.day import DayJournal, journal_of
 from regraft.board.journal.days import Day, day_of, zone_of
 from regraft.board.journal.markdown import markdown, measure
@@ -89,7 +90,7 @@ def router(site: Site, *, clock: Callable[[], float] | None = None) -> APIRouter
         async def changed(
             request: Request, day: Word = "today", person: Word = "", zone: Word = "", note_id: str = ""
         ) -> HTMLResponse:
-            fields = await _fields(request) | {"note_id": note_id}
+            fields = await fields_of(request, MAX_FIELDS) | {"note_id": note_id}
             problem = ""
             try:
                 await run_in_threadpool(act, reviewer_of(request), fields)
@@ -138,11 +139,3 @@ def _hours(day: Day) -> list[dict[str, object]]:
         {"x": round(100 * 3600 * hour / length, 3), "clock": day.clock(day.begin + 3600 * hour)}
         for hour in range(0, math.floor(length / 3600), 6)
     ]
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    body = await request.body()
-    try:
-        return dict(parse_qsl(body.decode("utf-8"), max_num_fields=MAX_FIELDS, keep_blank_values=True))
-    except ValueError:
-        raise HTTPException(400, "the form cannot be read") from None

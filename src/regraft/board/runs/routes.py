@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from regraft.board.forms import fields_of
 from regraft.board.pages import render
 from regraft.board.runs import compare, leaderboard, run_page, sync
 from regraft.board.runs.curves import Curves
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from regraft.board.site import Site
 
 MAX_WIDTH = 2000
-MAX_FIELDS = 20
 
 
 def router(site: Site) -> APIRouter:
@@ -154,7 +154,7 @@ def router(site: Site) -> APIRouter:
     def change(verb: str, act: Callable[[str, str, str, dict[str, str]], Any]) -> None:
         @routes.post(f"/runs/{{project}}/{{name}}/{verb}", name=verb)
         async def changed(request: Request, project: str, name: str) -> Response:
-            facts, person, fields = found(project, name), reviewer_of(request), await _fields(request)
+            facts, person, fields = found(project, name), reviewer_of(request), await fields_of(request)
             await run_in_threadpool(act, facts.project, facts.name, person, fields)
             marks = await run_in_threadpool(annotations.of, facts.project, facts.name)
             part = "runs_star.html.jinja" if verb == "star" else "runs_marks.html.jinja"
@@ -168,14 +168,6 @@ def router(site: Site) -> APIRouter:
     change("note", lambda p, n, who, f: annotations.note(p, n, who, f.get("note", "")))
     change("unnote", lambda p, n, who, f: annotations.remove_note(p, n, who, f.get("note_id", "")))
     return routes
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    body = await request.body()
-    try:
-        return dict(parse_qsl(body.decode("utf-8"), max_num_fields=MAX_FIELDS, keep_blank_values=True))
-    except ValueError:
-        raise HTTPException(400, "the form cannot be read") from None
 
 
 def _curve_tag(folder: Path) -> str:
