@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,10 @@ from postgres import Cluster, running
 
 SIZE = 32
 """Side of the input in tests that run the real backbone for its plumbing: 0.5 ms an image."""
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a suite that a script starts with & inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

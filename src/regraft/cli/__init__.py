@@ -13,6 +13,7 @@ import os
 import sys
 from importlib import import_module
 
+from regraft.cli.ctrl_c import CODE, INTERRUPTED, CtrlC
 from regraft.errors import RegraftError, UsageError, nearest
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -59,7 +60,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if words[0] not in VERBS:
         return complain(f"{words[0]!r} is not a verb{nearest(words[0], VERBS)}; regraft --help lists them", 2)
-    return _run(words)
+    with CtrlC() as ctrl_c:
+        try:
+            return _run(words)
+        except KeyboardInterrupt:
+            ctrl_c.came()
+            return complain(INTERRUPTED, CODE)
 
 
 def overview() -> str:
@@ -102,8 +108,6 @@ def _run(words: list[str]) -> int:
         return complain(f"{' '.join(str(error).split())} (regraft {verb} --help)", UsageError.exit_code)
     except RegraftError as error:
         return complain(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return complain("interrupted; what was computed is kept", 130)
     except BrokenPipeError:  # the reader of our output left; nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

@@ -82,6 +82,10 @@ class Interruption:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
+            before = self._before.get(number)
+            if callable(before):  # for it, this is the first
+                before(number, frame)
+                return
             raise KeyboardInterrupt
         self.signal = number
 
