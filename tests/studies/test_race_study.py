@@ -12,9 +12,11 @@ from drawn import draw_folder
 from regraft import data as data_stage
 from regraft.config import seconds_of
 from regraft.errors import UsageError
+from regraft.models.backbones import resolve
 from regraft.studies.race import study
+from regraft.studies.race.pace import Pace
 from regraft.studies.race.study import race_study
-from regraft.studies.race.tuned_arm import TunedArm
+from regraft.studies.race.tuned_arm import START_SECONDS, TunedArm
 
 
 class Small(torch.nn.Module):
@@ -117,4 +119,43 @@ def test_an_arm_that_trains(folder, strategy, tmp_path):
     assert said.seconds > 0
     np.testing.assert_array_equal(arm.measure(train, judged, seed=3).predicted, said.predicted)
     assert arm.estimate_seconds(400) > arm.estimate_seconds(40) > 0
+    pace, _ = arm._pace()
+    assert pace.train > 0
+    assert pace.answer > 0
+    assert pace.prefix == 0
     assert arm.version != dataclasses.replace(arm, asked={"epochs": 3}).version
+
+
+@pytest.mark.parametrize(("strategy", "views"), [("lp_ft", 0), ("light", 4)])
+def test_what_a_training_is_expected_to_take(folder, strategy, views, tmp_path, monkeypatch):
+    manifest = data_stage.read(folder, cache_dir=tmp_path).manifest
+    arm = TunedArm(
+        name=strategy, manifest=manifest, features=np.zeros((len(manifest), 6), np.float32),
+        group_ids=np.arange(len(manifest)), trunk=backbone("small"), images_per_second=100.0, metric="macro_f1",
+        cache_dir=tmp_path, asked={"epochs": 7},
+    )  # fmt: skip
+    timed = Pace(train=0.5, prefix=0.2 if views else 0.0, answer=0.1), 1000 if views else None
+    monkeypatch.setattr(TunedArm, "_pace", lambda self: timed)
+    said = arm.estimate_seconds(30)
+    training = 30 * (views * (0.2 + 0.01) + 7 * 0.5) if views else 30 * 7 * (0.5 + 0.01)
+    assert said == pytest.approx(START_SECONDS + training + len(manifest) / 5 * (0.1 + 0.01))
+
+
+@pytest.mark.parametrize("strategy", ["light", "scratch"])
+def test_steps_are_timed_without_a_trace(folder, strategy, tmp_path):
+    manifest = data_stage.read(folder, cache_dir=tmp_path).manifest
+    trunk = resolve("tf_efficientnet_lite0", cache_dir=tmp_path)
+    arm = TunedArm(
+        name=strategy, manifest=manifest, features=np.zeros((len(manifest), 1280), np.float32),
+        group_ids=np.arange(len(manifest)), images_per_second=100.0, metric="macro_f1", cache_dir=tmp_path,
+        trunk=dataclasses.replace(trunk, transform=dataclasses.replace(trunk.transform, size=SIZE)),
+    )  # fmt: skip
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    assert arm.estimate_seconds(50) > 0
+    assert torch.equal(torch.rand(3), expected)
+    pace, kept = arm._pace()
+    assert pace.train > 0
+    assert pace.answer > 0
+    assert (pace.prefix > 0) == (kept is not None) == (strategy == "light")

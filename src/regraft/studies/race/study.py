@@ -128,6 +128,9 @@ def race_study(
     if budget_seconds is None:
         budget_seconds = BUDGET_PASSES * number / passes[0].images_per_second
         listener.say(f"budget = {budget_seconds:,.0f} s: {BUDGET_PASSES:g} passes of {names[0]} over the images")
+    with watch.stage("a few training steps, timed"):  # they are no training that the budget is for
+        for arm in arms:
+            arm.estimate_seconds(number)
     with watch.stage("race"):
         outcome = race(
             made, arms, evidence, budget_seconds=budget_seconds, class_names=manifest.class_names, metric=metric,

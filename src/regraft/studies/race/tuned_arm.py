@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from blake3 import blake3
@@ -21,8 +21,13 @@ from regraft.studies.decide import Metric
 from regraft.studies.race.arms import INNER_FOLDS, Answers
 from regraft.types import Manifest
 
-TRAIN_PASSES = 10.0
-"""What one image costs in training, in images through the compiled backbone: three times a forward, in plain torch."""
+if TYPE_CHECKING:
+    from regraft.studies.race.pace import Pace
+
+START_SECONDS = 2.0
+"""Of a training: the network is built, the head solved, the loop set up."""
+
+_TIMED: dict[tuple[str, str, int, bool], tuple[Pace, int | None]] = {}
 
 ABSENT = -30.0
 """Bias of a class that the training images lack: it is never answered, and the loss stays finite."""
@@ -41,7 +46,7 @@ class TunedArm:
         features: float (N, D) of the backbone before training, for the solved head that `light` and `lp_ft` begin with.
         group_ids: int64 (N,).
         trunk: the backbone with the transform that is used.
-        images_per_second: of the extraction: the measure of costs until a training was timed.
+        images_per_second: of the extraction, an image read from its file included.
         metric: accuracy, balanced_accuracy or macro_f1.
         cache_dir: where facts about backbones are kept.
         asked: settings that are not left to `auto`.
@@ -72,12 +77,32 @@ class TunedArm:
         return blake3(json.dumps(told, sort_keys=True, default=str).encode("utf-8")).hexdigest()[:12]
 
     def estimate_seconds(self, num_train: int) -> float:
-        """From the extraction's rate; start-up is 2 s."""
-        epochs = int(self._recipe(num_train, None)["epochs"].value)
-        # light: a frozen prefix runs for up to 4 views, and the rest costs about as much an epoch
-        passes = TRAIN_PASSES * (0.3 * (min(epochs, 4) + epochs) if self.name == "light" else epochs)
-        answered = 0.3 * TRAIN_PASSES * len(self.manifest) / 5  # a forward for each image of a fold
-        return 2.0 + (num_train * passes + answered) / max(self.images_per_second, 1e-6)
+        """From a few steps, taken once: by the time of one on noise, and that of reading an image."""
+        pace, kept = self._pace()
+        recipe = self._recipe(num_train, kept)
+        epochs, views = int(recipe["epochs"].value), int(recipe["cached_views"].value)
+        read = 1 / max(self.images_per_second, 1e-6)
+        each = epochs * pace.train + (views * (pace.prefix + read) if views else epochs * read)
+        answered = len(self.manifest) / 5  # the images of a fold
+        return START_SECONDS + num_train * each + answered * (pace.answer + read)
+
+    def _pace(self) -> tuple[Pace, int | None]:
+        """What an image costs in training, and the bytes of its kept activations; timed once in a process."""
+        # whatever trains the whole network costs the same
+        part = (self.trunk.name, self.trunk.weights_hash, self.trunk.transform.size, self.name == "light")
+        if part not in _TIMED:
+            import torch
+
+            from regraft.fit.fine_tune import activation_bytes
+            from regraft.fit.strategies import settled
+            from regraft.studies.race.pace import training_pace
+
+            with torch.random.fork_rng(devices=[]):
+                module = self.trunk.build()
+                kept = activation_bytes(module, self.trunk.transform.size) if self.name == "light" else None
+                settings = settled(self._recipe(len(self.manifest), kept))
+                _TIMED[part] = training_pace(module, settings, self.trunk.transform), kept
+        return _TIMED[part]
 
     def measure(self, train_rows: NDArray[np.int64], eval_rows: NDArray[np.int64], seed: int) -> Answers:
         """As `Arm.measure`. Imports come before the clock: they are no part of what the next training costs."""
