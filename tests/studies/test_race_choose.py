@@ -65,10 +65,27 @@ def test_training_variance_is_found_and_not_taken_for_the_images():
     rng = np.random.default_rng(0)
     images = 0.03 * rng.standard_normal((40, 201))  # each training judged on other images
     lucky = 0.02 * rng.standard_normal((40, 1))
-    spread = training_variance([images + lucky])
+    spread = training_variance([images + lucky], [100], 100)
     assert spread < 0.03**2
-    assert training_variance([images]) < 0.02**2 < spread
-    assert training_variance([images[:1]]) == pytest.approx(0.01**2)
+    assert training_variance([images], [100], 100) < 0.02**2 < spread
+    assert training_variance([images[:1]], [100], 100) == pytest.approx(0.01**2)
+
+
+def test_training_variance_falls_with_the_training_images():
+    rng = np.random.default_rng(1)
+    sizes = [100, 200, 400]
+    few = [0.05 * np.sqrt(100 / m) * rng.standard_normal((400, 1)) + np.zeros((400, 11)) for m in sizes]
+    for m in (100, 400, 1600):
+        truth = 0.05**2 * 100 / m
+        assert training_variance(few, sizes, m) == pytest.approx(truth, rel=0.15)
+        assert training_variance(few, sizes, m, same_images=True) == pytest.approx(truth, rel=0.15)
+
+
+def test_images_that_all_trainings_share_explain_no_spread():
+    rng = np.random.default_rng(2)
+    shared = 0.03 * rng.standard_normal((1, 201)) + 0.01 * rng.standard_normal((50, 1))
+    assert training_variance([shared], [1], 1, same_images=True) == pytest.approx(0.01**2, rel=0.5)
+    assert training_variance([shared], [1], 1) < 0.005**2
 
 
 def test_errors_are_carried_on_as_powers():

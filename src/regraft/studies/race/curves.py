@@ -7,7 +7,8 @@ Three forms, fitted with weights from the measured variances, in every draw (Hoi
     logit-log   logit e(m) = a + b log m
 
 with α, η ≥ 0 and b ≤ 0. With three sizes none can be told from another, so a draw takes one of them by how well it fits
-and the interval holds all three. Still all may err in the same way: `FORM_FLOOR` is added for each doubling beyond n.
+and the interval holds all three. Still all may err in the same way: the step beyond n has a doubt of `FORM_FLOOR` for
+each doubling at least.
 
 That errors fall is tested first: 14-15 % of published curves are ill-behaved. Where they do not fall, nothing is
 extrapolated but the last level, with twice the floor.
@@ -106,9 +107,11 @@ def fit_curve(found: Mapping[int, Difference], sizes: Mapping[int, int], *, last
     which = np.searchsorted(np.cumsum(weights), chance[1, 1:] * weights.sum(), side="right").clip(0, 2)
     draws = each[which, np.arange(1, len(errors))]
     line = np.tensordot(weights, each[:, 0], axes=1)
-    ahead = np.log2(np.maximum(grid / x[-1], 1.0))
-    floor = FORM_FLOOR * (1.0 if behaved and len(x) > 2 else 2.0)
-    draws = draws - floor * ahead * rng.standard_normal((len(draws), 1))
+    floor = FORM_FLOOR * (1.0 if behaved and len(x) > 2 else 2.0) * np.log2(np.maximum(grid / x[-1], 1.0))
+    # the step from the last size on has this doubt at least; the doubt about images, which all sizes share, is no part
+    step = draws - draws[:, [int(np.argmin(np.abs(np.log(grid / x[-1]))))]]
+    missing = np.sqrt(np.maximum(floor**2 - step.var(axis=0), 0.0))
+    draws = draws - missing * rng.standard_normal((len(draws), 1))
     return Curve(
         sizes=x.astype(np.int64),
         values=tuple(spread(float(1 - errors[0, i]), 1 - errors[1:, i], 0.8) for i in range(len(x))),

@@ -149,13 +149,13 @@ def measured_differences(
         if both:
             pairs[halvings] = [a for a, _ in both], [b for _, b in both]
     per_cell = [resampled.each(a) - resampled.each(b) for a, b in pairs.values()]
-    training = training_variance(per_cell) if per_cell else 0.0
+    sizes = [plan.size_of(halvings) for halvings in pairs]
     found = {}
     for halvings, (a, b) in pairs.items():
         values = resampled.value(a) - resampled.value(b)
         found[halvings] = Difference(
             values=values, images_variance=images_variance(values, resampled.num_groups(a)),
-            training_variance=training, num_trainings=len(a),
+            training_variance=training_variance(per_cell, sizes, plan.size_of(halvings)), num_trainings=len(a),
         )  # fmt: skip
     return found
 
@@ -167,9 +167,11 @@ def curve_draws(
     rng = np.random.default_rng([seed, 3])
     base: dict[int, Difference] = {}
     sets = {h: found for h in plan.halvings if (found := evidence.of(reference, h))}
-    training = training_variance([resampled.each(found) for found in sets.values()]) if sets else 0.0
+    per_cell = [resampled.each(found) for found in sets.values()]
+    sizes = [plan.size_of(halvings) for halvings in sets]
     for halvings, found in sets.items():
         values = resampled.value(found)
+        training = training_variance(per_cell, sizes, plan.size_of(halvings))
         raw = Difference(
             values=values, images_variance=images_variance(values, resampled.num_groups(found)),
             training_variance=training, num_trainings=len(found),

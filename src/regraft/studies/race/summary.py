@@ -194,7 +194,7 @@ def _cleaning(
     difference = Difference(
         values=values,
         images_variance=images_variance(values, resampled.num_groups(ours)),
-        training_variance=training_variance([resampled.each(ours) - resampled.each(theirs)]),
+        training_variance=training_variance([resampled.each(ours) - resampled.each(theirs)], [1], 1),
         num_trainings=len(ours),
     )
     return spread(float(values[0]), noisy(difference, np.random.default_rng([plan.seed, 19]))[1:], 0.8, lowest=-1.0)

@@ -164,17 +164,27 @@ def centred(values: Floats) -> Floats:
     return moved
 
 
-def training_variance(per_cell: Sequence[Floats]) -> float:
-    """Variance between trainings that the images do not explain, pooled over sizes, drawn towards TRAINING_SD².
+def training_variance(
+    per_cell: Sequence[Floats], sizes: Sequence[float], at: float, *, same_images: bool = False
+) -> float:
+    """Variance between trainings on `at` images that the images judged do not explain, drawn towards TRAINING_SD².
+
+    What is seen at all sizes counts, carried to this one as 1 / m: so falls the variance of what is learnt from a
+    random subset of m images (over 40 times the images the spread between seeds fell from some 4 points to 0.5,
+    `benchmarks/quadrant.py`).
 
     Args:
         per_cell: for each size (k, 1 + B), each training's value (or difference), the first without resampling.
+        sizes: training images of each.
+        at: the size that is asked about.
+        same_images: all trainings were judged on the same images, which then explain none of the spread.
     """
     degrees, excess = 0, 0.0
-    for values in per_cell:
+    for values, size in zip(per_cell, sizes, strict=True):
         if len(values) > 1:
             degrees += len(values) - 1
-            excess += (len(values) - 1) * float(values[:, 0].var(ddof=1) - values[:, 1:].var(axis=1).mean())
+            explained = 0.0 if same_images else float(values[:, 1:].var(axis=1).mean())
+            excess += (len(values) - 1) * (float(values[:, 0].var(ddof=1)) - explained) * size / at
     return (PRIOR_TRAININGS * TRAINING_SD**2 + max(excess, 0.0)) / (PRIOR_TRAININGS + degrees)
 
 
