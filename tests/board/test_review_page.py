@@ -264,6 +264,10 @@ def test_blind_mode_hides_what_others_and_the_audit_think(seat: Seat, site: Site
     seat.press(str(wanted + 1))  # of few classes, the digits are all of them
     seat.saved()
     assert [(one.action, one.label) for one in history(site)] == [("relabel", CLASSES[wanted])]
+    seat.page.goto(seat.base + "/review/grid")
+    seat.page.wait_for_selector("#grid-words:text('You look blind')")
+    assert seat.page.locator(".pick").count() == 0
+    assert seat.page.locator("#pair option").count() == 0
 
 
 def test_filters_are_in_the_address(seat: Seat, site: Site) -> None:

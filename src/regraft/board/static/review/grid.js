@@ -24,8 +24,10 @@ export class Grid {
   /** Fill the list of pairs and show the one of the address, or the most frequent one. */
   async start() {
     const pairs = this.#page.filters.offered.pairs;
-    if (this.#page.filters.alwaysBlind) {
-      byId("grid-words").textContent = "This review is blind: a grid would name the suggestion.";
+    if (this.#page.filters.blind) {
+      byId("grid-words").textContent = this.#page.filters.alwaysBlind
+        ? "This review is blind: a grid would name the suggestion."
+        : "You look blind, and a grid would name the suggestion: switch Blind off in the queue to use it.";
       return;
     }
     byId("pair").append(...pairs.map(({ given, suggested, count: number }) => h("option", { value: `${given}>${suggested}` },
