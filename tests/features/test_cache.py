@@ -176,6 +176,22 @@ def test_prune_by_age_and_by_name(tmp_path):
     assert list_entries(tmp_path) == []
 
 
+def test_old_thumbnails_go_unless_an_entry_is_named(tmp_path):
+    now = time.time()
+    old, new = tmp_path / "thumbs" / "ab" / "abc-256", tmp_path / "thumbs" / "cd" / "cde-256"
+    ready = tmp_path / "review" / "1-2" / "desk.safetensors"
+    for path in (old, new, ready):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"12345")
+    for path in (old, ready.parent):
+        os.utime(path, (now - 5000, now - 5000))
+    assert prune(tmp_path, older_than_seconds=1000, now=now, fingerprint="ab") == 0
+    assert prune(tmp_path, older_than_seconds=1000, now=now) == 10
+    assert new.exists()
+    assert not old.exists()
+    assert not ready.exists()
+
+
 def test_abandoned_files_go_and_fresh_ones_stay(tmp_path):
     cache = cache_at(tmp_path)
     now = time.time()

@@ -1,4 +1,4 @@
-"""Looking after cached features."""
+"""Looking after the cache."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def cache_verify(*, cache_dir: CacheDir = None, json_: Json = False) -> None:
 
 @cache.command(name="prune")
 def cache_prune(*, older_than_days: float = 30.0, fingerprint: str | None = None, cache_dir: CacheDir = None) -> None:
-    """Delete cached features that were not added to for a while; they are computed again when needed.
+    """Delete cached features that were not added to for a while, and old thumbnails; they are made again when needed.
 
     Parameters
     ----------
     older_than_days
         How long ago the last image was added; 0 deletes everything.
     fingerprint
-        Only this entry (the beginning of its name is enough).
+        Only the features of this entry (the beginning of its name is enough).
     """
     import time
 

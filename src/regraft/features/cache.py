@@ -15,7 +15,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,7 +154,8 @@ def _num_rows(path: Path) -> int:
 
 
 def prune(cache_dir: Path, *, older_than_seconds: float, now: float, fingerprint: str | None = None) -> int:
-    """Delete fingerprints that were not written for a while, damaged shards and abandoned temporary files.
+    """Delete fingerprints that were not written for a while, damaged shards and abandoned temporary files; where no
+    fingerprint is named, also the review's thumbnails and what it had ready.
 
     Returns:
         bytes that were freed.
@@ -168,20 +169,25 @@ def prune(cache_dir: Path, *, older_than_seconds: float, now: float, fingerprint
     ]
     for path in doomed:
         freed += _delete(path)
+    if fingerprint is None:
+        freed += _delete_old(cache_dir, ("thumbs/*/[!.]*", "review/*"), now=now, older_than_seconds=older_than_seconds)
     # Younger ones may be what another process is writing just now.
     return freed + _sweep(cache_dir, now=now, older_than_seconds=min(older_than_seconds, 3600))
 
 
 def _sweep(cache_dir: Path, *, now: float, older_than_seconds: float) -> int:
     """Delete what killed processes and damage left behind; returns the bytes freed."""
+    left = (
+        "features/*/.*.tmp", "features/*/*.damaged", "verdicts/*/.*.tmp", "near-duplicates/.*.tmp", "ir/.tmp-*",
+        "thumbs/*/.*.tmp",
+    )  # fmt: skip
+    return _delete_old(cache_dir, left, now=now, older_than_seconds=older_than_seconds)
+
+
+def _delete_old(cache_dir: Path, patterns: Sequence[str], *, now: float, older_than_seconds: float) -> int:
+    """Delete what was last written so long ago; returns the bytes freed."""
     freed = 0
-    for pattern in (
-        "features/*/.*.tmp",
-        "features/*/*.damaged",
-        "verdicts/*/.*.tmp",
-        "near-duplicates/.*.tmp",
-        "ir/.tmp-*",
-    ):
+    for pattern in patterns:
         for path in cache_dir.glob(pattern):
             with contextlib.suppress(OSError):
                 if now - path.stat().st_mtime >= older_than_seconds:
