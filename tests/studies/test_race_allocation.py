@@ -86,6 +86,42 @@ def test_what_is_too_dear_at_full_size_is_carried_over():
     assert not raced["lp_ft"].extrapolated
 
 
+def test_the_last_arm_skips_the_smaller_sizes_where_the_budget_is_enough_for_n_alone():
+    """One training of lp_ft on n takes 7.2 s, on n/4 1.8 s: with 17 s two on n are to be had, with two on n/4 not."""
+    labels, ids, hashes = data(150)
+    made = plan(labels, ids, hashes, num_classes=3)
+    clock = Clock()
+    arms = [
+        Learner(name, error, labels, 3, clock, 1e-4 if name == "linear_probe" else 0.02) for name, error in GOOD.items()
+    ]
+    found = race(made, arms, Evidence(), budget_seconds=17.0, class_names=["a", "b", "c"], clock=clock)
+    assert [size for size, _ in arms[1].trained] == [360, 360]
+    assert [one.trained for one in arms[2:]] == [[], []]  # of those that cost the same the first one named stays
+    assert found.resolved
+    assert found.chosen.strategy == "lp_ft"
+    assert 14 < clock.now <= 1.1 * 17
+
+
+def test_costs_learn_at_the_nearest_size():
+    key = ArmKey(strategy="light", backbone="b")
+    costs = Costs({key: lambda n: n * 1.0})
+    cell = Cell(halvings=0, repeat=0, fold=0, seed=0)
+    rows, said = np.arange(2), np.zeros(2, np.int32)
+    for size, seconds in ((100, 300.0), (400, 480.0)):
+        costs.learn(Measurement(arm=key, cell=cell, num_train=size, rows=rows, predicted=said, seconds=seconds))
+    assert costs.seconds(key, 110) == pytest.approx(330)
+    assert costs.seconds(key, 800) == pytest.approx(960)
+
+
+def test_a_quick_probe_says_nothing_of_trainings():
+    probe, tuned = (ArmKey(strategy=name, backbone="b") for name in ("linear_probe", "light"))
+    costs = Costs({probe: lambda n: n * 1.0, tuned: lambda n: n * 2.0})
+    cell = Cell(halvings=0, repeat=0, fold=0, seed=0)
+    rows, said = np.arange(2), np.zeros(2, np.int32)
+    costs.learn(Measurement(arm=probe, cell=cell, num_train=10, rows=rows, predicted=said, seconds=1.0))
+    assert costs.seconds(tuned, 10) == 20
+
+
 def test_costs_learn():
     key, other = (ArmKey(strategy=name, backbone="b") for name in ("light", "full"))
     costs = Costs({key: lambda n: n * 1.0, other: lambda n: n * 2.0})

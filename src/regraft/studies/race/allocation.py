@@ -1,7 +1,8 @@
 """Which arm to train next, on what, within a budget: successive halving by the probability of being best.
 
-    n/4, n/2      every arm that is still in trains twice; whoever is then hardly ever best is dropped
-    n             at least one training each, where the budget has room for it; then whoever reduces the doubt about
+    n/4, n/2      every arm that is still in trains twice; whoever is then hardly ever best is dropped, and whoever the
+                  budget has no room for; the last one skips these sizes where the budget is enough for n alone
+    n             two trainings each, where the budget has room for them; then whoever reduces the doubt about
                   the decision most per second, until it is settled or the budget is spent
 
 The reference is not allocated: it is nearly free and goes ahead on every occasion. Successive halving is Jamieson &
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from regraft.studies.race.choose import MIN_TRAININGS
 from regraft.studies.race.costs import Costs
 from regraft.studies.race.evidence import ArmKey, Evidence
 from regraft.studies.race.standing import Standing
@@ -68,19 +70,24 @@ def next_cell(plan: Plan, evidence: Evidence, arm: ArmKey, halvings: int) -> Cel
     return next((cell for cell in plan.cells(halvings) if evidence.get(arm, cell) is None), None)
 
 
-def current_size(plan: Plan, evidence: Evidence, alive: Sequence[ArmKey]) -> int:
-    """Halvings of the smallest size that is not through for every arm that is still in; 0 when all are."""
+def current_size(plan: Plan, evidence: Evidence, alive: Sequence[ArmKey], costs: Costs, left: float) -> int:
+    """Halvings of the smallest size that is not through for every arm that is still in; 0 when all are.
+
+    A last arm that can pay for its trainings on n, but not for the smaller sizes before, skips them.
+    """
     for halvings in plan.halvings[:-1]:
         for arm in alive:
             done = len(evidence.of(arm, halvings))
             if done < EARLY_TRAININGS and next_cell(plan, evidence, arm, halvings) is not None:
+                if len(alive) == 1 and left < _to_finish(plan, evidence, costs, alive, halvings):
+                    return 0
                 return halvings
     return 0
 
 
 def weed(
     plan: Plan, evidence: Evidence, alive: Sequence[ArmKey], standing: Standing, costs: Costs, left: float,
-    *, halvings: int,
+    *, halvings: int, slack: float = 0.0,
 ) -> list[Dropped]:  # fmt: skip
     """Who is dropped now; by the evidence alone, so that a race that goes on decides as one that was never killed.
 
@@ -91,6 +98,7 @@ def weed(
         standing: where they stand.
         costs: of trainings.
         left: seconds of the budget that are left.
+        slack: seconds by which it may be exceeded at worst.
         halvings: the size that is to be trained at now; whoever was through the one before and hardly ever is best, is
             out.
     """
@@ -110,9 +118,11 @@ def weed(
     gone = {one.arm for one in dropped}
     # Those that are least likely to be best, per second that they cost, make room for the others.
     size = plan.sizes[-1]
-    waiting = [a for a in alive if a not in gone and not evidence.of(a, 0)]
+    waiting = [a for a in reversed(alive) if a not in gone and not evidence.of(a, 0)]
     waiting.sort(key=lambda a: chances.get(a, 1 / (1 + len(alive))) / max(costs.seconds(a, size), 1e-9))
     while waiting and left < _to_finish(plan, evidence, costs, waiting, halvings):
+        if len(waiting) == 1 and (halvings or affords(costs, waiting[0], size, left, slack)):
+            break  # it skips the smaller sizes, or is trained on n once, which is better than not at all
         need = _to_finish(plan, evidence, costs, waiting, halvings)
         arm = waiting.pop(0)
         reached = max((plan.size_of(h) for h in plan.halvings if evidence.of(arm, h)), default=0)
@@ -127,12 +137,17 @@ def weed(
     return dropped
 
 
+def affords(costs: Costs, arm: ArmKey, num_train: int, left: float, slack: float) -> bool:
+    """Whether a training is expected to end within what is left, and at worst within `slack` more."""
+    return costs.seconds(arm, num_train) <= left and costs.cautious(arm, num_train) <= left + slack
+
+
 def _to_finish(plan: Plan, evidence: Evidence, costs: Costs, arms: Sequence[ArmKey], halvings: int) -> float:
-    """Seconds for what is next: the current size of all arms, and one training on n of the cheapest (or at n, of all).
+    """Seconds for what is next: the current size of all, and what a choice needs on n of the cheapest (at n: of all).
 
     Sizes between are not counted: whether they are affordable is asked again when it is their turn.
     """
-    full = [costs.seconds(arm, plan.sizes[-1]) for arm in arms]
+    full = [MIN_TRAININGS * costs.seconds(arm, plan.sizes[-1]) for arm in arms]
     if halvings == 0:
         return sum(full)
     early = sum(

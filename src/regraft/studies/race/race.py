@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from regraft.errors import UsageError
 from regraft.progress import Listener
 from regraft.studies.decide import Metric
-from regraft.studies.race.allocation import Dropped, current_size, next_cell, pick_next, settled, weed
+from regraft.studies.race.allocation import Dropped, affords, current_size, next_cell, pick_next, settled, weed
 from regraft.studies.race.arms import Arm, key_of
 from regraft.studies.race.choose import within
 from regraft.studies.race.costs import Costs
@@ -91,8 +91,8 @@ def race(
 
     now, ended = standing(), "every occasion was taken"
     while alive:
-        halvings = current_size(plan, evidence, alive)
-        out = weed(plan, evidence, alive, now, work.costs, work.left(), halvings=halvings)
+        halvings = current_size(plan, evidence, alive, work.costs, work.left())
+        out = weed(plan, evidence, alive, now, work.costs, work.left(), halvings=halvings, slack=work.slack)
         for one in out:
             alive.remove(one.arm)
             dropped.append(one)
@@ -159,9 +159,12 @@ class _Work:
 
     def affords(self, arm: ArmKey, cell: Cell) -> bool:
         """Whether a training is expected to end within the budget, and at worst within a tenth more."""
-        size = self.plan.size_of(cell.halvings)
-        left = self.left()
-        return self.costs.seconds(arm, size) <= left and self.costs.cautious(arm, size) <= left + OVERRUN * self.budget
+        return affords(self.costs, arm, self.plan.size_of(cell.halvings), self.left(), self.slack)
+
+    @property
+    def slack(self) -> float:
+        """Seconds by which the budget may be exceeded at worst."""
+        return OVERRUN * self.budget
 
     def run(self, key: ArmKey, cell: Cell) -> None:
         """Train an arm on an occasion, unless that was done before."""

@@ -24,7 +24,7 @@ from regraft.types import Manifest
 if TYPE_CHECKING:
     from regraft.studies.race.pace import Pace
 
-START_SECONDS = 2.0
+START_SECONDS = 5.0
 """Of a training: the network is built, the head solved, the loop set up."""
 
 _TIMED: dict[tuple[str, str, int, bool], tuple[Pace, int | None]] = {}
