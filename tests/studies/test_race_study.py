@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from regraft.studies.race import study
 from regraft.studies.race.pace import Pace
 from regraft.studies.race.study import race_study
 from regraft.studies.race.tuned_arm import START_SECONDS, TunedArm
+from regraft.types import Interval
 
 
 class Small(torch.nn.Module):
@@ -57,6 +59,31 @@ def test_from_folder_to_card_and_again(folder, colours, tmp_path, monkeypatch):
     again = race_study(folder, **options)
     assert again.as_dict() | {"wall_seconds": 0} == found.as_dict() | {"wall_seconds": 0}
     assert len(list((tmp_path / "race").rglob("*.npz"))) == len(files)
+
+
+def test_similarity_is_measured_once(folder, colours, tmp_path, monkeypatch):
+    from regraft.studies import similarity
+
+    calls = []
+
+    def profile(*words, **options):
+        calls.append(words)
+        return SimpleNamespace(similarity=Interval(estimate=0.6, low=0.5, high=0.7, level=0.8))
+
+    monkeypatch.setattr(similarity, "similarity_profile", profile)
+    options = {
+        "backbones": "clear", "strategies": (), "budget_seconds": 200.0, "test": 0.25, "num_repeats": 1,
+        "cache_dir": tmp_path,
+    }  # fmt: skip
+    first, second = race_study(folder, **options), race_study(folder, **options)
+    assert len(calls) == 1
+    assert first.similarity == second.similarity == Interval(estimate=0.6, low=0.5, high=0.7, level=0.8)
+    (kept,) = tmp_path.glob("race/*/similarity-*.json")
+    kept.write_text("{cut off")
+    assert race_study(folder, **options).similarity == first.similarity
+    assert len(calls) == 2
+    race_study(folder, **options, seed=1)  # other folds, another draw
+    assert len(calls) == 3
 
 
 def test_the_verb(folder, colours, cli, tmp_path):

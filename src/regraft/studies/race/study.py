@@ -6,7 +6,9 @@ scan → split (the test set is locked) → up to three backbones → features o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from regraft.data import Scan
 from regraft.errors import DataError, UsageError, nearest
 from regraft.evaluate.intervals import group_bootstrap
 from regraft.features.engines import choose
-from regraft.files import default_cache_dir
+from regraft.files import default_cache_dir, write_json
 from regraft.fit.strategies import STRATEGIES
 from regraft.models.backbones import resolve
 from regraft.progress import Listener, Stopwatch
@@ -124,7 +126,10 @@ def race_study(
     if judge is not None:
         with watch.stage("labels"):
             suspects = judge(manifest.select(np.arange(number)), passes[0].values[:number], groups[:number])
-    similarity = _similarity(scan, names[0], seed, cache_dir, listener) if measure_similarity else None
+    similarity = None
+    if measure_similarity:
+        kept = cache_dir / "race" / name / f"similarity-{passes[0].backbone.weights_hash[:16]}.json"
+        similarity = _similarity(scan, names[0], seed, cache_dir, kept, listener)
     if budget_seconds is None:
         budget_seconds = BUDGET_PASSES * number / passes[0].images_per_second
         listener.say(f"budget = {budget_seconds:,.0f} s: {BUDGET_PASSES:g} passes of {names[0]} over the images")
@@ -204,13 +209,22 @@ def _name(manifest: Manifest, groups: NDArray[np.int64], number: int, seed: int)
     return told.hexdigest()[:16]
 
 
-def _similarity(scan: Scan, backbone: str, seed: int, cache_dir: Path, listener: Listener) -> Interval | None:
+def _similarity(
+    scan: Scan, backbone: str, seed: int, cache_dir: Path, kept: Path, listener: Listener
+) -> Interval | None:
+    """As it was found before on the same images, labels and weights, or measured now."""
     from regraft.studies.similarity import similarity_profile
 
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(kept.read_text("utf-8"))
+        return Interval(**known["similarity"]) if known["similarity"] is not None else None
     profile = similarity_profile(
         scan, backbone, max_images=128, seed=seed, cache_dir=cache_dir, listener=listener
     )  # fmt: skip
-    return profile.similarity
+    found = profile.similarity
+    with contextlib.suppress(OSError):  # a cache that cannot be written measures again next time
+        write_json(kept, {"similarity": None if found is None else found.as_dict()})
+    return found
 
 
 def _tested(
