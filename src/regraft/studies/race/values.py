@@ -170,7 +170,7 @@ def training_variance(
     """Variance between trainings on `at` images that the images judged do not explain, drawn towards TRAINING_SD².
 
     What is seen at all sizes counts, carried to this one as 1 / m: so falls the variance of what is learnt from a
-    random subset of m images (over 40 times the images the spread between seeds fell from some 4 points to 0.5,
+    random subset of m images (over 40 times the images the spread between seeds fell from 3.9 points to 0.7,
     `benchmarks/quadrant.py`).
 
     Args:
