@@ -236,6 +236,22 @@ def test_single_letters_can_be_turned_off(seat: Seat, site: Site) -> None:
     assert [(one.item, one.action) for one in history(site)] == [(before, "keep")]
 
 
+def test_a_field_that_left_the_page_with_its_dialog_takes_no_key(seat: Seat, site: Site) -> None:
+    """As between the end of a dialog and the next frame: the focus is where it was, in a label that nobody sees."""
+    seat.open()
+    before = seat.shown
+    seat.page.evaluate(
+        """() => {
+            const box = document.querySelector('#help label input[type=checkbox]');
+            const key = { key: ' ', code: 'Space', bubbles: true, cancelable: true };
+            box.dispatchEvent(new KeyboardEvent('keydown', key));
+        }"""
+    )
+    seat.moved(before)
+    seat.saved()
+    assert [(one.item, one.action) for one in history(site)] == [(before, "keep")]
+
+
 def test_mouse_alone(seat: Seat, site: Site) -> None:
     seat.open()
     first = seat.shown

@@ -35,9 +35,10 @@ export function listen(handle) {
     if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
     const key = keyOf(event);
     const target = event.target instanceof Element ? event.target : document.body;
-    // A field of a dialog that was just closed has the focus until the next frame.
-    if (!key || target.closest(OWN_KEYS)?.getClientRects().length) return;
-    if ((key === "space" || key === "enter") && target.closest(PRESSED)) return;
+    // A field of a dialog that was just closed has the focus until the next frame: what is not on the page takes no key.
+    const takes = (selector) => target.closest(selector)?.getClientRects().length;
+    if (!key || takes(OWN_KEYS)) return;
+    if ((key === "space" || key === "enter") && takes(PRESSED)) return;
     if (key.length === 1 && !setting("single-keys", true)) return;
     if (event.repeat && !["left", "right", "up", "down"].includes(key)) { // a key held down decides once
       event.preventDefault();
