@@ -64,8 +64,14 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(words)
         except KeyboardInterrupt:
+            heard = ctrl_c.first is not None
             ctrl_c.came()
-            return complain(INTERRUPTED, CODE)
+            code = complain(INTERRUPTED, CODE)
+            if heard:  # threads of an engine that still compute would abort the interpreter's own end
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+            return code
 
 
 def overview() -> str:
